@@ -1,0 +1,35 @@
+# make          build bin/muster
+# make run      build, then start three nodes on loopback with curl lines to paste
+# make test     what CI runs: gofmt, vet, the house test, all tests with -race
+# make bench    benchmarks, with ratios against floors measured in the same run
+# make lint     staticcheck
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+
+.PHONY: build run demo test fmt-check lint bench clean
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
+
+run: build
+	./scripts/cluster.sh
+
+demo: build
+	./scripts/demo.sh
+
+fmt-check:
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not gofmt'ed:"; echo "$$out"; exit 1; fi
+
+test: fmt-check
+	$(GO) vet ./...
+	$(GO) test -race -shuffle=on -timeout 20m ./...
+
+lint:
+	$(GO) tool staticcheck ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin dist

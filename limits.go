@@ -1,0 +1,111 @@
+package muster
+
+import "time"
+
+// The limits of a request and of what it may register. They are part of the
+// contract, and GET /v1/limits shows them.
+const (
+	MaxNameLen         = 128      // bytes of a namespace, service or instance id
+	MaxHostLen         = 253      // bytes of a host name
+	MaxTags            = 64       // tags an instance
+	MaxTagLen          = 128      // bytes a tag
+	MaxMetaPairs       = 64       // metadata pairs an instance
+	MaxMetaKeyLen      = 128      // bytes a metadata key
+	MaxMetaValueLen    = 1 << 10  // bytes a metadata value
+	MaxMetaBytes       = 16 << 10 // bytes of all keys and values together
+	MaxPorts           = 64       // named ports an instance
+	MaxChecks          = 16       // checks an instance
+	MaxWeight          = 65535
+	MaxReasonLen       = 256      // bytes of ?reason= and of an override's reason
+	MaxActorLen        = 128      // bytes of an actor
+	MaxBodyBytes       = 64 << 10 // a body that names one thing
+	MaxBatchBytes      = 1 << 20  // a batch
+	MaxBatchItems      = 500      // instances a batch
+	MaxHeartbeatItems  = 1000     // leases or instances a batch of heartbeats
+	MaxURIBytes        = 8 << 10  // path and query
+	MaxHeaderBytes     = 32 << 10
+	MaxJSONDepth       = 16
+	MaxFilterLen       = 1 << 10 // bytes of a filter expression
+	MaxInstances       = 10_000  // instances a service
+	MaxServices        = 10_000  // services a cluster
+	MaxEvents          = 1000    // events an answer of the journal
+	MaxRequestIDLen    = 64
+	MaxCheckOutputLen  = 256
+	MaxIncarnation     = 1<<53 - 1
+	DefaultWeight      = 100
+	DefaultEventsLimit = 100
+)
+
+// The limits of times.
+const (
+	MinTTL             = time.Second
+	MaxTTL             = 24 * time.Hour
+	DefaultTTL         = 15 * time.Second
+	DefaultRemoveAfter = 10 * time.Minute
+	MaxRemoveAfter     = 30 * 24 * time.Hour
+	DefaultWait        = time.Minute
+	MaxWait            = 10 * time.Minute
+	DefaultTimeout     = 5 * time.Second
+	MaxTimeout         = time.Minute
+	MaxMinIndexWait    = 5 * time.Second
+	MinCheckInterval   = time.Second
+	MaxCheckInterval   = time.Hour
+	DefaultInterval    = 5 * time.Second
+	DefaultCheckWait   = 2 * time.Second
+	DefaultFall        = 3
+	DefaultRise        = 1
+	MaxFallRise        = 100
+)
+
+// Limits is what GET /v1/limits shows. Sizes are bytes.
+type Limits struct {
+	NameBytes           int      `json:"name_bytes"`
+	HostBytes           int      `json:"host_bytes"`
+	Tags                int      `json:"tags"`
+	TagBytes            int      `json:"tag_bytes"`
+	MetaPairs           int      `json:"meta_pairs"`
+	MetaKeyBytes        int      `json:"meta_key_bytes"`
+	MetaValueBytes      int      `json:"meta_value_bytes"`
+	MetaBytes           int      `json:"meta_bytes"`
+	Ports               int      `json:"ports"`
+	Checks              int      `json:"checks"`
+	Weight              int      `json:"weight"`
+	ReasonBytes         int      `json:"reason_bytes"`
+	BodyBytes           int      `json:"body_bytes"`
+	BatchBytes          int      `json:"batch_bytes"`
+	BatchItems          int      `json:"batch_items"`
+	HeartbeatItems      int      `json:"heartbeat_items"`
+	URIBytes            int      `json:"uri_bytes"`
+	HeaderBytes         int      `json:"header_bytes"`
+	JSONDepth           int      `json:"json_depth"`
+	FilterBytes         int      `json:"filter_bytes"`
+	InstancesPerService int      `json:"instances_per_service"`
+	Services            int      `json:"services"`
+	EventsPerAnswer     int      `json:"events_per_answer"`
+	MinTTL              Duration `json:"min_ttl"`
+	MaxTTL              Duration `json:"max_ttl"`
+	DefaultTTL          Duration `json:"default_ttl"`
+	MaxRemoveAfter      Duration `json:"max_remove_after"`
+	DefaultWait         Duration `json:"default_wait"`
+	MaxWait             Duration `json:"max_wait"`
+	DefaultTimeout      Duration `json:"default_timeout"`
+	MaxTimeout          Duration `json:"max_timeout"`
+	MinCheckInterval    Duration `json:"min_check_interval"`
+}
+
+// CurrentLimits returns the limits this build enforces.
+func CurrentLimits() Limits {
+	return Limits{
+		NameBytes: MaxNameLen, HostBytes: MaxHostLen,
+		Tags: MaxTags, TagBytes: MaxTagLen,
+		MetaPairs: MaxMetaPairs, MetaKeyBytes: MaxMetaKeyLen, MetaValueBytes: MaxMetaValueLen, MetaBytes: MaxMetaBytes,
+		Ports: MaxPorts, Checks: MaxChecks, Weight: MaxWeight, ReasonBytes: MaxReasonLen,
+		BodyBytes: MaxBodyBytes, BatchBytes: MaxBatchBytes, BatchItems: MaxBatchItems, HeartbeatItems: MaxHeartbeatItems,
+		URIBytes: MaxURIBytes, HeaderBytes: MaxHeaderBytes, JSONDepth: MaxJSONDepth, FilterBytes: MaxFilterLen,
+		InstancesPerService: MaxInstances, Services: MaxServices, EventsPerAnswer: MaxEvents,
+		MinTTL: Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
+		DefaultWait: Duration(DefaultWait), MaxWait: Duration(MaxWait),
+		DefaultTimeout: Duration(DefaultTimeout), MaxTimeout: Duration(MaxTimeout),
+		MinCheckInterval: Duration(MinCheckInterval),
+	}
+}

@@ -1,0 +1,40 @@
+package muster
+
+// MemberState is the part a member plays in the cluster.
+type MemberState string
+
+// The states of a member.
+const (
+	MemberLeader   MemberState = "leader"
+	MemberFollower MemberState = "follower"
+	// MemberLearner receives the log and has no vote (yet).
+	MemberLearner MemberState = "learner"
+)
+
+// Member is a node of the cluster, as the answering node sees it.
+type Member struct {
+	ID    string      `json:"id"`
+	Name  string      `json:"name"`
+	State MemberState `json:"state"`
+	// Alive is the gossip's opinion.
+	Alive    bool   `json:"alive"`
+	APIAddr  string `json:"api_addr"`
+	PeerAddr string `json:"peer_addr"`
+	Zone     string `json:"zone"`
+	Version  string `json:"version"`
+	// AppliedIndex is the index the member last said it had applied, and LagMS
+	// how many milliseconds ago it was last known to be current; -1 if unknown.
+	AppliedIndex uint64 `json:"applied_index"`
+	LagMS        int64  `json:"lag_ms"`
+}
+
+// Cluster is what GET /v1/cluster shows.
+type Cluster struct {
+	ClusterID string `json:"cluster_id"`
+	// Leader is the id of the leader the answering node knows; empty if none.
+	Leader      string   `json:"leader"`
+	Term        uint64   `json:"term"`
+	CommitIndex uint64   `json:"commit_index"`
+	Insecure    bool     `json:"insecure"`
+	Members     []Member `json:"members"`
+}
