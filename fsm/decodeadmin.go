@@ -1,0 +1,157 @@
+package fsm
+
+import "github.com/muster-registry/muster"
+
+func readSetOverride(d *decoder) *SetOverride {
+	o := &SetOverride{}
+	for d.next() {
+		switch {
+		case readKey(&o.Key, d):
+		case d.num == 4:
+			o.Override = readOverride(d)
+		default:
+			d.caller(&o.Caller)
+		}
+	}
+	d.named(o.Key)
+	return o
+}
+
+func readClearOverride(d *decoder) *ClearOverride {
+	o := &ClearOverride{}
+	for d.next() {
+		switch {
+		case readKey(&o.Key, d):
+		case d.num == 4:
+			o.Term = d.uint(1<<64 - 1)
+		case d.num == 5:
+			o.Until = d.time()
+		default:
+			d.caller(&o.Caller)
+		}
+	}
+	d.named(o.Key)
+	return o
+}
+
+func readGrantLease(d *decoder) *GrantLease {
+	o := &GrantLease{}
+	for d.next() {
+		switch d.num {
+		case 1:
+			o.TTL = d.ttl()
+		case 2:
+			o.Name = d.str()
+		default:
+			d.caller(&o.Caller)
+		}
+	}
+	if o.TTL <= 0 {
+		o.TTL = muster.TTL(muster.DefaultTTL)
+	}
+	return o
+}
+
+func readRevokeLease(d *decoder) *RevokeLease {
+	o := &RevokeLease{}
+	for d.next() {
+		if d.num == 1 {
+			o.ID = d.id()
+			continue
+		}
+		d.caller(&o.Caller)
+	}
+	return o
+}
+
+func readEpoch(d *decoder) *Epoch {
+	o := &Epoch{}
+	for d.next() {
+		if d.num == 1 {
+			o.ClusterID = d.str()
+		}
+	}
+	return o
+}
+
+func readMember(d *decoder) *Member {
+	o := &Member{}
+	for d.next() {
+		switch d.num {
+		case 1:
+			o.ID = d.str()
+		case 2:
+			o.Boot = d.uint(1<<64 - 1)
+		case 3:
+			o.Removed = d.bool()
+		}
+	}
+	return o
+}
+
+func readRestoreBegin(d *decoder) *RestoreBegin {
+	o := &RestoreBegin{}
+	for d.next() {
+		switch d.num {
+		case 1:
+			o.ID = d.str()
+		case 2:
+			o.Total = d.uint(1<<64 - 1)
+		default:
+			d.caller(&o.Caller)
+		}
+	}
+	return o
+}
+
+func readRestoreChunk(d *decoder) *RestoreChunk {
+	o := &RestoreChunk{}
+	for d.next() {
+		switch d.num {
+		case 1:
+			o.ID = d.str()
+		case 2:
+			o.Offset = d.uint(1<<64 - 1)
+		case 3:
+			o.Data = d.bytes(MaxRestoreChunk)
+		}
+	}
+	return o
+}
+
+func readRestoreCommit(d *decoder) *RestoreCommit {
+	o := &RestoreCommit{}
+	for d.next() {
+		switch d.num {
+		case 1:
+			o.ID = d.str()
+		case 2:
+			if copy(o.SHA256[:], d.bytes(len(o.SHA256))) != len(o.SHA256) {
+				d.fail(errField)
+			}
+		default:
+			d.caller(&o.Caller)
+		}
+	}
+	return o
+}
+
+func readRestoreAbort(d *decoder) *RestoreAbort {
+	o := &RestoreAbort{}
+	for d.next() {
+		if d.num == 1 {
+			o.ID = d.str()
+		}
+	}
+	return o
+}
+
+func readRefused(d *decoder) *refused {
+	o := &refused{}
+	for d.next() {
+		if d.num == 1 {
+			o.detail = d.str()
+		}
+	}
+	return o
+}

@@ -1,0 +1,208 @@
+package fsm
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/muster-registry/muster"
+)
+
+// picture is the state at one index, taken in microseconds on raft's goroutine
+// and written later. All it refers to is immutable or copied before it is
+// written.
+type picture struct {
+	clusterID                                string
+	epoch, applied, floor, listIndex, forgot uint64
+	stamp                                    int64
+
+	services []*published // that have instances, in the order of their keys
+	gone     []*published // that have none, the oldest first
+	tombs    []*tombstone
+	leases   []*leaseChunk
+	journal  []*muster.Event
+	members  members
+	staging  *staging
+}
+
+// take must not run beside a batch.
+func (s *state) take() *picture {
+	p := &picture{
+		clusterID: s.clusterID, epoch: s.epoch, applied: s.applied, floor: s.floor, listIndex: s.listIndex,
+		forgot: s.journal.dropped, stamp: s.stamp,
+		tombs: s.tombs.order.all(), leases: s.leases.take(), journal: s.journal.latest(), members: s.members,
+		staging: s.staging.take(),
+	}
+	for _, pub := range s.dir.published() {
+		if len(pub.view.Instances) > 0 {
+			p.services = append(p.services, pub)
+		}
+	}
+	for _, svc := range s.gone.all() {
+		p.gone = append(p.gone, svc.pub.Load())
+	}
+	return p
+}
+
+// write writes p in canonical order: equal states give equal bytes.
+func (p *picture) write(w io.Writer) (int64, error) {
+	fw := newFrameWriter(w)
+	fw.record(blockHeader, p.appendHeader)
+	p.writeLeases(fw)
+	for _, pub := range p.services {
+		writeService(fw, pub)
+	}
+	for _, pub := range p.gone {
+		fw.record(blockGoneServices, func(b []byte) []byte { return appendService(b, pub.view) })
+	}
+	for _, t := range p.tombs {
+		fw.record(blockTombstones, func(b []byte) []byte {
+			return appendBool(appendUint(appendKey(b, t.key), 4, t.incarnation), 5, t.deliberate)
+		})
+	}
+	for _, e := range p.journal {
+		fw.record(blockJournal, func(b []byte) []byte { return appendEvent(b, e) })
+	}
+	for _, m := range p.members.boots {
+		fw.record(blockMembers, func(b []byte) []byte { return appendUint(appendString(b, 1, m.id), 2, m.boot) })
+	}
+	for _, id := range p.members.removed {
+		fw.record(blockRemoved, func(b []byte) []byte { return appendString(b, 1, id) })
+	}
+	p.staging.write(fw)
+	for _, t := range counted {
+		fw.record(blockTrailer, func(b []byte) []byte { return appendUint(appendUint(b, 1, uint64(t)), 2, fw.count[t]) })
+	}
+	fw.flush()
+	return fw.size, fw.err
+}
+
+// counted are the types of block whose records the trailer counts.
+var counted = []blockType{
+	blockHeader, blockLeases, blockServices, blockGoneServices, blockTombstones, blockJournal, blockMembers, blockRemoved, blockStaging,
+}
+
+func (p *picture) appendHeader(b []byte) []byte {
+	b = appendString(b, 1, p.clusterID)
+	b = appendUint(b, 2, muster.MakeIndex(p.epoch, p.applied))
+	b = appendUint(b, 3, p.epoch)
+	b = appendUint(b, 4, uint64(p.stamp))
+	b = appendUint(b, 5, p.floor)
+	b = appendUint(b, 6, p.listIndex)
+	return appendUint(b, 7, p.forgot)
+}
+
+func (p *picture) writeLeases(fw *frameWriter) {
+	var all []*lease
+	for _, c := range p.leases {
+		for n := range c.leases {
+			if c.leases[n].id != 0 {
+				all = append(all, &c.leases[n])
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b *lease) int { return cmp.Compare(a.id, b.id) })
+	for _, l := range all {
+		fw.record(blockLeases, func(b []byte) []byte {
+			b = appendUint(b, 1, uint64(l.id))
+			b = appendUint(b, 2, l.gen)
+			b = appendUint(b, 3, uint64(l.ttl))
+			b = appendBool(b, 4, l.suspect)
+			if l.shared != nil {
+				b = appendString(appendBool(b, 5, true), 6, l.shared.name)
+			}
+			return b
+		})
+	}
+}
+
+// writeService writes a service and then its instances, records of one type.
+func writeService(fw *frameWriter, pub *published) {
+	fw.record(blockServices, func(b []byte) []byte {
+		return appendMessage(b, 1, func(b []byte) []byte { return appendService(b, pub.view) })
+	})
+	for _, i := range pub.view.Instances {
+		fw.record(blockServices, func(b []byte) []byte {
+			return appendMessage(b, 2, func(b []byte) []byte {
+				if below, ok := pub.below[i.ID]; ok {
+					return appendRecord(b, i, &below)
+				}
+				return appendRecord(b, i, nil)
+			})
+		})
+	}
+}
+
+func appendService(b []byte, v *muster.View) []byte {
+	b = appendString(appendString(b, 1, v.Namespace), 2, v.Service)
+	b = appendUint(b, 3, v.Index)
+	b = appendBool(b, 4, v.EmptyReason == muster.EmptyExpired)
+	return appendUint(b, 5, uint64(len(v.Instances)))
+}
+
+func appendEvent(b []byte, e *muster.Event) []byte {
+	b = appendString(appendString(appendString(b, 1, e.Namespace), 2, e.Service), 3, e.ID)
+	b = appendUint(b, 4, e.Index)
+	b = appendTime(b, 5, e.Time)
+	b = appendString(b, 6, string(e.Type))
+	b = appendString(b, 7, string(e.Cause))
+	b = appendString(b, 8, e.Actor)
+	b = appendString(b, 9, e.Reason)
+	b = appendString(b, 10, string(e.Status))
+	return appendString(b, 11, string(e.PrevStatus))
+}
+
+// fsmSnapshot hands a picture to raft.
+type fsmSnapshot struct {
+	f *FSM
+	p *picture
+}
+
+// Persist writes the snapshot. Raft calls it beside later entries.
+func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	size, err := s.p.write(sink)
+	if err == nil {
+		err = sink.Close()
+	}
+	if err != nil {
+		_ = sink.Cancel() // the error that counts is the first
+		return fmt.Errorf("persisting the snapshot at index %d: %w", s.p.applied, err)
+	}
+	s.f.metrics.snapshotSize.Set(float64(size))
+	return nil
+}
+
+// Release lets the picture go.
+func (s *fsmSnapshot) Release() { s.p = &picture{} }
+
+// Snapshot takes a picture of the state, for raft.
+func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken != nil {
+		return nil, f.broken
+	}
+	return &fsmSnapshot{f, f.st.take()}, nil
+}
+
+// Backup writes the state at one index, which it returns. The bytes are those of
+// a snapshot, and equal states give equal bytes.
+func (f *FSM) Backup(w io.Writer) (index uint64, err error) {
+	f.mu.Lock()
+	p := f.st.take()
+	f.mu.Unlock()
+	_, err = p.write(w)
+	return muster.MakeIndex(p.epoch, p.applied), err
+}
+
+// Hash is the SHA-256 of what Backup writes and the index it belongs to, for
+// comparing nodes.
+func (f *FSM) Hash() (sum [sha256.Size]byte, index uint64) {
+	h := sha256.New()
+	index, _ = f.Backup(h) // a hash takes every byte
+	return [sha256.Size]byte(h.Sum(nil)), index
+}
