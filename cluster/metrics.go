@@ -1,0 +1,135 @@
+package cluster
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the room's collectors.
+type metrics struct {
+	registerer prometheus.Registerer
+	registered []prometheus.Collector
+
+	leaderChanges prometheus.Counter
+	commitSeconds prometheus.Histogram
+	entryOps      prometheus.Histogram
+	forwards      prometheus.Counter
+	forwardOps    prometheus.Counter
+	confirms      prometheus.Counter
+	shed          prometheus.Counter
+	changes       prometheus.Counter
+}
+
+// newMetrics makes the collectors, and registers them where there is a registerer.
+func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	m := &metrics{
+		registerer:    reg,
+		leaderChanges: counter("muster_cluster_leader_changes_total", "How often this node has seen another leader than before."),
+		forwards:      counter("muster_cluster_forwards_total", "Calls that passed operations on to the leader."),
+		forwardOps:    counter("muster_cluster_forward_operations_total", "Operations passed on to the leader."),
+		confirms:      counter("muster_cluster_confirm_rounds_total", "Rounds in which this node as leader asked the voters for their term."),
+		shed:          counter("muster_cluster_shed_operations_total", "Operations refused because too many were waiting."),
+		changes:       counter("muster_cluster_membership_changes_total", "Changes of membership this node as leader set about."),
+		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "muster_cluster_commit_duration_seconds", Help: "Time from giving an entry to raft until it was applied here.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
+		}),
+		entryOps: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "muster_cluster_entry_operations", Help: "Operations packed into one log entry.",
+			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000},
+		}),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	collectors := append(m.gauges(n), m.leaderChanges, m.forwards, m.forwardOps, m.confirms, m.shed, m.changes, m.commitSeconds, m.entryOps)
+	for _, c := range collectors {
+		if err := reg.Register(c); err != nil {
+			return m, fmt.Errorf("registering metrics: %w", err)
+		}
+		m.registered = append(m.registered, c)
+	}
+	return m, nil
+}
+
+// gauges read what the node knows at the moment they are asked.
+func (m *metrics) gauges(n *Node) []prometheus.Collector {
+	gauge := func(name, help string, fn func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, fn)
+	}
+	ofRaft := func(fn func(r *raft.Raft) float64) func() float64 {
+		return func() float64 {
+			if r := n.raft.Load(); r != nil {
+				return fn(r)
+			}
+			return 0
+		}
+	}
+	return []prometheus.Collector{
+		gauge("muster_cluster_leading", "1 while this node has an open session as leader.", func() float64 {
+			if n.session.Load() != nil {
+				return 1
+			}
+			return 0
+		}),
+		gauge("muster_cluster_leader_known", "1 while this node knows a leader.", func() float64 {
+			if id, _ := n.raftLeader(); id != "" {
+				return 1
+			}
+			return 0
+		}),
+		gauge("muster_cluster_term", "The raft term.", func() float64 { return float64(n.CurrentTerm()) }),
+		gauge("muster_cluster_commit_index", "The raft index up to which entries are committed.",
+			ofRaft(func(r *raft.Raft) float64 { return float64(r.CommitIndex()) })),
+		gauge("muster_cluster_applied_index", "The raft index up to which entries are applied.", func() float64 { return float64(n.fsm.Applied()) }),
+		gauge("muster_cluster_last_contact_seconds", "Time since raft heard from the leader; 0 on the leader.",
+			ofRaft(lastContact)),
+		gauge("muster_cluster_freshness_age_seconds", "How old the state of this node may be; -1 until it is ready.", func() float64 {
+			stale, ready := n.Freshness()
+			if !ready {
+				return -1
+			}
+			return stale.Seconds()
+		}),
+		gauge("muster_cluster_queue_operations", "Operations that wait to be proposed.", func() float64 { return float64(n.queue.waiting()) }),
+		gauge("muster_cluster_voters", "Members that vote.", func() float64 { return float64(len(n.voters())) }),
+		gauge("muster_cluster_members_alive", "Nodes that gossip finds alive, this one included.", func() float64 { return float64(n.gossip.alive()) }),
+		gauge("muster_cluster_snapshots", "Snapshots on disk.", func() float64 {
+			list, err := n.snaps.List()
+			if err != nil {
+				return 0
+			}
+			return float64(len(list))
+		}),
+		gauge("muster_cluster_snapshot_index", "The raft index of the newest snapshot.", func() float64 {
+			list, err := n.snaps.List()
+			if err != nil || len(list) == 0 {
+				return 0
+			}
+			return float64(list[0].Index)
+		}),
+	}
+}
+
+func lastContact(r *raft.Raft) float64 {
+	if at := r.LastContact(); r.State() != raft.Leader && !at.IsZero() {
+		return time.Since(at).Seconds()
+	}
+	return 0
+}
+
+// unregister makes room for the next node with the same registerer.
+func (m *metrics) unregister() {
+	if m == nil {
+		return
+	}
+	for _, c := range m.registered {
+		m.registerer.Unregister(c)
+	}
+}

@@ -1,0 +1,171 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func all(*call) bool { return true }
+
+func callOf(n, size int) *call {
+	c := &call{}
+	for i := range n {
+		c.ops = append(c.ops, fmt.Appendf(make([]byte, 0, size), "%0*d", size, i))
+	}
+	return c
+}
+
+func TestTakeKeepsWithinAnEntry(t *testing.T) {
+	for name, tc := range map[string]struct {
+		calls []*call
+		want  []int // operations per entry
+	}{
+		"many small":        {[]*call{callOf(1500, 1), callOf(1500, 1)}, []int{2000, 1000}},
+		"few large":         {[]*call{callOf(1, 200<<10), callOf(1, 100<<10)}, []int{1, 1}},
+		"one over the size": {[]*call{callOf(1, 300<<10), callOf(1, 1)}, []int{1, 1}},
+		"one long call":     {[]*call{callOf(4100, 1)}, []int{2000, 2000, 100}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := newOpQueue()
+			for _, c := range tc.calls {
+				if !q.add(c) {
+					t.Fatal("the queue is full")
+				}
+			}
+			var got []int
+			for {
+				parts := q.take(all)
+				if parts == nil {
+					break
+				}
+				n := 0
+				for _, p := range parts {
+					n += p.to - p.from
+				}
+				got = append(got, n)
+				q.settle(parts, slices.Repeat([]outcome{{fate: fateApplied}}, n))
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("entries of %v operations, want %v", got, tc.want)
+			}
+			for _, c := range tc.calls {
+				<-c.done
+			}
+			if q.ops != 0 || q.bytes != 0 {
+				t.Errorf("%d operations of %d bytes are left", q.ops, q.bytes)
+			}
+		})
+	}
+}
+
+func TestQueueIsBounded(t *testing.T) {
+	q := newOpQueue()
+	if !q.add(callOf(maxQueueOps+1, 1)) {
+		t.Error("an empty queue refused a large call")
+	}
+	if q.add(callOf(1, 1)) {
+		t.Error("a full queue took a call")
+	}
+}
+
+// TestQueue plays any course of adding, shipping, failing and leaving, and checks
+// that nothing is shipped twice unless it certainly was not applied, that
+// operations of a call are shipped in order, and that the accounts hold.
+func TestQueue(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		q := newOpQueue()
+		type shipment struct{ parts []part }
+		var waiting []*call
+		var flying []shipment
+		shipped := make(map[*call]map[int]fate) // fates of what was shipped
+		fates := []fate{fateApplied, fateUnknown, fateNotApplied}
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(t *rapid.T) {
+				c := callOf(rapid.IntRange(1, 3000).Draw(t, "ops"), 8)
+				if q.add(c) {
+					waiting = append(waiting, c)
+					shipped[c] = make(map[int]fate)
+				}
+			},
+			"take": func(t *rapid.T) {
+				parts := q.take(all)
+				for _, p := range parts {
+					for i := p.from; i < p.to; i++ {
+						if f, again := shipped[p.call][i]; again && f != fateNotApplied {
+							t.Fatalf("operation %d is shipped again after fate %d", i, f)
+						}
+						if i > 0 {
+							if _, before := shipped[p.call][i-1]; !before {
+								t.Fatalf("operation %d is shipped before the one before it", i)
+							}
+						}
+						shipped[p.call][i] = fateUnknown
+					}
+				}
+				if parts != nil {
+					flying = append(flying, shipment{parts})
+				}
+			},
+			"settle": func(t *rapid.T) {
+				if len(flying) == 0 {
+					t.Skip("nothing under way")
+				}
+				i := rapid.IntRange(0, len(flying)-1).Draw(t, "shipment")
+				s := flying[i]
+				flying = slices.Delete(flying, i, i+1)
+				var outs []outcome
+				for _, p := range s.parts {
+					f := rapid.SampledFrom(fates).Draw(t, "fate")
+					for i := p.from; i < p.to; i++ {
+						outs = append(outs, outcome{fate: f})
+						shipped[p.call][i] = f
+					}
+				}
+				q.settle(s.parts, outs)
+			},
+			"leave": func(t *rapid.T) {
+				if len(waiting) == 0 {
+					t.Skip("nobody waits")
+				}
+				i := rapid.IntRange(0, len(waiting)-1).Draw(t, "call")
+				c := waiting[i]
+				waiting = slices.Delete(waiting, i, i+1)
+				for j, o := range q.leave(c) {
+					if f, was := shipped[c][j]; o.fate == fateNotApplied && was && f != fateNotApplied {
+						t.Fatalf("operation %d is told not applied, its fate is %d", j, f)
+					}
+				}
+			},
+			"": func(t *rapid.T) {
+				ops := 0
+				for _, c := range q.calls {
+					ops += c.end - c.next
+				}
+				if ops != q.ops || q.ops < 0 || q.bytes < 0 {
+					t.Fatalf("%d operations wait, the account says %d (%d bytes)", ops, q.ops, q.bytes)
+				}
+			},
+		})
+	})
+}
+
+func TestRefusingWhatWaits(t *testing.T) {
+	q := newOpQueue()
+	c := callOf(2500, 1)
+	q.add(c)
+	parts := q.take(all)
+	q.refuse(all, outcome{fate: fateRefused})
+	select {
+	case <-c.done:
+		t.Fatal("the call is done while a part of it is under way")
+	default:
+	}
+	q.settle(parts, slices.Repeat([]outcome{{fate: fateApplied}}, 2000))
+	<-c.done
+	if c.out[1999].fate != fateApplied || c.out[2000].fate != fateRefused {
+		t.Errorf("the outcomes are %v, %v", c.out[1999], c.out[2000])
+	}
+}
