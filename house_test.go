@@ -58,12 +58,12 @@ var banned = []struct {
 	why    string
 }{
 	{"github.com/hashicorp/memberlist", []string{"cluster"}, "gossip is the cluster's business"},
-	{"github.com/hashicorp/raft-boltdb", []string{"cluster/logstore"}, "the log store stands behind one wrapper"},
-	{"github.com/hashicorp/raft", []string{"cluster", "cluster/logstore", "cluster/peer", "fsm", "clustertest"}, "only the state machine's types leave the cluster"},
+	{"github.com/hashicorp/raft-boltdb", []string{"cluster/logstore", "*test"}, "the log store stands behind one wrapper"},
+	{"github.com/hashicorp/raft", []string{"cluster", "cluster/logstore", "cluster/peer", "fsm", "clustertest", "*test"}, "only the state machine's types leave the cluster"},
 	{"github.com/gorilla/mux", []string{"httpapi"}, "routes live in one table"},
 	{"github.com/boltdb/bolt", nil, "the archived bolt: use go.etcd.io/bbolt"},
 	{"google.golang.org/grpc/resolver", []string{"client/grpcresolver"}, "gRPC's resolver stays in one place"},
-	{"log", nil, "use log/slog"},
+	{"log", []string{"cluster"}, "use log/slog; the libraries' loggers are adapted in the cluster"},
 	{"math/rand", []string{"*test"}, "use math/rand/v2"},
 }
 

@@ -36,7 +36,10 @@ type View struct {
 	Protected bool `json:"protected"`
 	// EmptyReason says why Instances is empty; "" where it is not.
 	EmptyReason EmptyReason `json:"empty_reason"`
+	// Settings are the service's own; nil where it has none and the defaults hold.
+	Settings *Settings `json:"settings,omitempty"`
 
+	partial bool // made by Filtered
 	once    sync.Once
 	encoded []byte
 	derived sync.Map // key string -> *derivedValue
@@ -98,12 +101,16 @@ func (v *View) Routable() int {
 	}).(int)
 }
 
+// Partial reports whether v is only a part of its service's instances, made by
+// Filtered.
+func (v *View) Partial() bool { return v.partial }
+
 // Filtered returns a view that holds only the instances keep lets through, at
 // the same index, with EmptyFiltered where none is left of some.
 func (v *View) Filtered(keep func(*Instance) bool) *View {
 	f := &View{
 		Namespace: v.Namespace, Service: v.Service, Index: v.Index, Instances: []*Instance{},
-		Protected: v.Protected, EmptyReason: v.EmptyReason,
+		Protected: v.Protected, EmptyReason: v.EmptyReason, Settings: v.Settings, partial: true,
 	}
 	for _, i := range v.Instances {
 		if keep(i) {

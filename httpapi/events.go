@@ -1,0 +1,42 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"github.com/muster-registry/muster"
+)
+
+// getEvents answers GET /v1/events from the journal.
+func (s *Server) getEvents(c *call) error {
+	o, timeout, bounded, err := c.values.readOptions()
+	if err != nil {
+		return err
+	}
+	q := muster.EventQuery{
+		Namespace: c.values.text[paramNamespace], Service: c.values.text[paramService], Instance: c.values.text[paramInstance],
+		Limit: muster.DefaultEventsLimit,
+	}
+	if q.Since, err = c.values.index(paramSince); err != nil {
+		return err
+	}
+	if c.values.has(paramLimit) {
+		text := c.values.text[paramLimit]
+		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 1 || q.Limit > muster.MaxEvents {
+			return badParam(muster.CodeUnknownParameter, "limit", "", "%q is not a whole number from 1 to %d", clip(text), muster.MaxEvents)
+		}
+	}
+	ctx := c.r.Context()
+	if bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	events, info, err := s.registry.Events(ctx, q, o)
+	c.setRead(info)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, events)
+}

@@ -1,0 +1,136 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/gorilla/mux"
+
+	"github.com/muster-registry/muster"
+)
+
+// permission is what a caller must be allowed for a route. Every route names one,
+// or New fails.
+type permission string
+
+const (
+	permPublic        permission = "public"
+	permServiceRead   permission = "service:read"
+	permServiceWrite  permission = "service:write"
+	permOperatorRead  permission = "operator:read"
+	permOperatorWrite permission = "operator:write"
+)
+
+// route is one row of the table.
+type route struct {
+	method     string // GET stands for HEAD too
+	path       string // as gorilla/mux writes it
+	permission permission
+	params     paramSet
+	handle     func(*Server, *call) error
+
+	meter routeMeter // filled in by New
+}
+
+// routeTable is the whole API. The router tries the rows in order, at a regular
+// expression each, so that what is asked for most often stands first.
+func routeTable() []*route {
+	const (
+		services  = "/v1/services"
+		service   = services + "/{service}"
+		instances = service + "/instances"
+		instance  = instances + "/{id}"
+		override  = instance + "/override"
+	)
+	return []*route{
+		{method: "GET", path: service, permission: permServiceRead, params: pollParams | filterParams, handle: (*Server).getService},
+		{method: "GET", path: instance, permission: permServiceRead, params: pollParams, handle: (*Server).getInstance},
+		{method: "PUT", path: instance, permission: permServiceWrite, params: writeParams, handle: (*Server).putInstance},
+		{method: "DELETE", path: instance, permission: permServiceWrite, params: writeParams | params(paramIncarnation), handle: (*Server).deleteInstance},
+		{method: "GET", path: instances, permission: permServiceRead, params: pollParams | filterParams, handle: (*Server).getService},
+		{method: "POST", path: instances, permission: permServiceWrite, params: writeParams, handle: (*Server).postInstance},
+		{method: "POST", path: "/v1/batch/register", permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).registerBatch},
+		{method: "GET", path: services, permission: permServiceRead, params: pollParams | params(paramPrefix), handle: (*Server).getServices},
+
+		{method: "PUT", path: override, permission: permOperatorWrite, params: writeParams, handle: (*Server).putOverride},
+		{method: "DELETE", path: override, permission: permOperatorWrite, params: writeParams, handle: (*Server).deleteOverride},
+		{method: "GET", path: "/v1/events", permission: permServiceRead, params: readParams | params(paramService, paramInstance, paramSince, paramLimit), handle: (*Server).getEvents},
+
+		{method: "GET", path: "/v1/cluster", permission: permOperatorRead, handle: (*Server).getCluster},
+		{method: "POST", path: "/v1/cluster/leader", permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).postLeader},
+		{method: "DELETE", path: "/v1/cluster/members/{id}", permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).deleteMember},
+
+		{method: "GET", path: "/v1/limits", permission: permPublic, handle: (*Server).getLimits},
+		{method: "GET", path: "/v1/version", permission: permPublic, handle: (*Server).getVersion},
+		{method: "GET", path: "/v1/openapi.yaml", permission: permPublic, handle: (*Server).getDescription},
+		{method: "GET", path: "/livez", permission: permPublic, handle: (*Server).getLive},
+		{method: "GET", path: "/readyz", permission: permPublic, params: params(paramRequire, paramVerbose), handle: (*Server).getReady},
+		{method: "GET", path: "/healthz", permission: permPublic, params: params(paramRequire, paramVerbose), handle: (*Server).getReady},
+		{method: "GET", path: "/metrics", permission: permOperatorRead, handle: (*Server).getMetrics},
+	}
+}
+
+// table finds the route of a request.
+type table struct {
+	router *mux.Router
+	rows   map[*mux.Route]*route
+	// paths matches every path of the table whatever the method, for what may be
+	// answered to a method that is not there.
+	paths *mux.Router
+	allow map[*mux.Route]string
+}
+
+func newTable(routes []*route) (*table, error) {
+	// Flat, because subrouters of gorilla/mux answer 404 where 405 is due, and not
+	// cleaned, because it cleans by redirecting.
+	t := &table{
+		router: mux.NewRouter().SkipClean(true), rows: map[*mux.Route]*route{},
+		paths: mux.NewRouter().SkipClean(true), allow: map[*mux.Route]string{},
+	}
+	byPath := map[string]*mux.Route{}
+	for _, row := range routes {
+		if row.permission == "" || row.handle == nil {
+			return nil, fmt.Errorf("httpapi: route %s %s has no permission or no handler", row.method, row.path)
+		}
+		methods := []string{row.method}
+		if row.method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+		// The handler is never called: find only asks which row matches.
+		r := t.router.Path(row.path).Methods(methods...).Handler(http.NotFoundHandler())
+		if err := r.GetError(); err != nil {
+			return nil, fmt.Errorf("httpapi: route %s %s: %w", row.method, row.path, err)
+		}
+		t.rows[r] = row
+		p := byPath[row.path]
+		if p == nil {
+			p = t.paths.Path(row.path).Handler(http.NotFoundHandler())
+			byPath[row.path] = p
+			t.allow[p] = http.MethodOptions
+		}
+		for _, m := range methods {
+			t.allow[p] += ", " + m
+		}
+	}
+	return t, nil
+}
+
+// find matches c's request. It asks the router for a match instead of letting it
+// serve, which would copy the request twice to hang variables on its context.
+func (t *table) find(c *call) error {
+	var m mux.RouteMatch
+	if t.router.Match(c.r, &m) && m.MatchErr == nil {
+		c.route, c.path = t.rows[m.Route], m.Vars
+		return nil
+	}
+	m = mux.RouteMatch{}
+	if !t.paths.Match(c.r, &m) || m.MatchErr != nil {
+		return muster.Errorf(muster.CodeNotFound, "there is no such route").WithHint("GET /v1/openapi.yaml describes them all")
+	}
+	allow := t.allow[m.Route]
+	c.set(headerAllow, allow)
+	if c.r.Method == http.MethodOptions {
+		return nil
+	}
+	return muster.Errorf(muster.CodeMethodNotAllowed, "this route does not take the method").WithHint("it takes %s", allow)
+}

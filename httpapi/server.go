@@ -1,0 +1,253 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/muster-registry/muster"
+)
+
+// Bounds of the HTTP server.
+const (
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = time.Minute
+	bodyTimeout       = 10 * time.Second
+	// headerSlack is what net/http allows above MaxHeaderBytes.
+	headerSlack = 4096
+
+	defaultDrain = 5 * time.Second
+	maxDrain     = time.Minute
+)
+
+// Config is what a Server can be told.
+type Config struct {
+	// Version is this build's, for GET /v1/version.
+	Version string
+	// Hosts are names that a Host header may bear, beside those of loopback, while
+	// the listener is bound to loopback. On other addresses any Host will do.
+	Hosts []string
+	// Drain bounds how long Run waits for requests in flight once its context has
+	// ended: 5 s where it is 0, at most 1 min.
+	Drain time.Duration
+}
+
+func (c Config) withDefaults() Config {
+	if c.Drain == 0 {
+		c.Drain = defaultDrain
+	}
+	return c
+}
+
+// Server answers the HTTP API of one node.
+type Server struct {
+	cfg         Config
+	deps        Deps
+	registry    Registry
+	cluster     Cluster
+	log         *slog.Logger
+	metrics     *metrics
+	metricsPage http.Handler
+	table       *table
+	hosts       hostList // nil: any Host
+	crossOrigin *http.CrossOriginProtection
+	node        []string // the value of Muster-Node
+
+	idPrefix string
+	lastID   atomic.Uint64
+
+	// stopping is closed when the server begins to stop: waits end, answers go on.
+	stopping chan struct{}
+	inFlight atomic.Int64
+	idle     chan struct{} // a token when inFlight falls to 0 while stopping
+}
+
+// New makes a Server of its parts; it starts nothing.
+func New(cfg Config, deps Deps) (*Server, error) {
+	switch {
+	case deps.Listener == nil || deps.Registry == nil || deps.Cluster == nil:
+		return nil, errors.New("httpapi: needs a listener, a registry and a cluster")
+	case cfg.Drain < 0 || cfg.Drain > maxDrain:
+		return nil, fmt.Errorf("httpapi: drain %s is not between 0 and %s", cfg.Drain, maxDrain)
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	routes := routeTable()
+	t, err := newTable(routes)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(deps.Registerer, routes)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg.withDefaults(), deps: deps, registry: deps.Registry, cluster: deps.Cluster, log: deps.Logger,
+		metrics: m, metricsPage: newMetricsPage(deps.Gatherer, deps.Logger), table: t,
+		crossOrigin: http.NewCrossOriginProtection(), node: []string{deps.Cluster.ID()},
+		idPrefix: strings.ToLower(rand.Text()[:10]) + "-",
+		stopping: make(chan struct{}), idle: make(chan struct{}, 1),
+	}
+	if addr, ok := deps.Listener.Addr().(*net.TCPAddr); !ok || addr.IP.IsLoopback() {
+		s.hosts = newHostList(cfg.Hosts)
+	}
+	return s, nil
+}
+
+// Handler answers requests without the listener, for tests.
+func (s *Server) Handler() http.Handler { return s }
+
+// Run serves until ctx ends. Then long polls answer what they have, no new
+// connection is taken, and requests in flight are given Config.Drain to end;
+// those that do not are cut off. Run returns once all of them have ended; it is to
+// be called once.
+func (s *Server) Run(ctx context.Context) error {
+	// Requests outlive ctx by the drain: a write that has been proposed is to be
+	// answered.
+	base, cutOff := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stoppingKey{}, ctx))
+	defer cutOff()
+	srv := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    muster.MaxHeaderBytes - headerSlack,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:         connState,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		// OPTIONS * is answered as any other path that does not begin with a slash.
+		DisableGeneralOptionsHandler: true,
+	}
+	// HTTP/2 is off: it answers headers that are too large with a page of HTML.
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(listener{s.deps.Listener, s}) }()
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-served:
+		failed = fmt.Errorf("httpapi: serving on %s: %w", s.deps.Listener.Addr(), failed)
+	}
+	close(s.stopping)
+	drain, done := context.WithTimeout(base, s.cfg.Drain)
+	defer done()
+	if err := srv.Shutdown(drain); err != nil {
+		s.log.Warn("requests were cut off at shutdown", "in_flight", s.inFlight.Load(), "after", s.cfg.Drain)
+		cutOff()
+		_ = srv.Close() // what is left is to end either way
+	}
+	if failed == nil {
+		<-served
+	}
+	for s.inFlight.Load() > 0 {
+		<-s.idle
+	}
+	return failed
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.inFlight.Add(1)
+	s.metrics.inFlight.Inc()
+	c := &call{s: s, w: w, r: r, values: noValues, id: requestID(r)}
+	if c.id == "" {
+		c.id = s.newRequestID()
+	}
+	defer s.finish(c, time.Now())
+	c.begin()
+	if err := s.answer(c); err != nil {
+		c.fail(err)
+	}
+}
+
+func (s *Server) answer(c *call) error {
+	if err := s.admit(c); err != nil {
+		return err
+	}
+	if err := s.table.find(c); err != nil {
+		return err
+	}
+	if c.route == nil { // OPTIONS, told by Allow
+		return c.empty(http.StatusNoContent)
+	}
+	v, err := parseQuery(c.r.URL.RawQuery, c.route.params)
+	if err != nil {
+		return err
+	}
+	c.values = v
+	return c.route.handle(s, c)
+}
+
+// finish recovers a panic, counts and logs. A panic after the answer has begun
+// cuts the connection, since nothing true can be said on it any more.
+func (s *Server) finish(c *call, start time.Time) {
+	p := recover()
+	if p != nil && p != http.ErrAbortHandler {
+		s.metrics.panics.Inc()
+		s.log.Error("handler panicked", "request_id", c.id, "method", c.r.Method, "path", c.r.URL.Path,
+			"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		if c.status == 0 {
+			c.fail(fmt.Errorf("panic: %v", p))
+			p = nil
+		} else {
+			p = http.ErrAbortHandler
+		}
+	}
+	took := time.Since(start)
+	s.metrics.answered(c, took)
+	s.metrics.inFlight.Dec()
+	if s.log.Enabled(c.r.Context(), slog.LevelDebug) {
+		s.log.Debug("request", "request_id", c.id, "method", c.r.Method, "path", c.r.URL.Path, "status", c.status,
+			"took", took, "client", c.clientIP())
+	}
+	if s.inFlight.Add(-1) == 0 && s.isStopping() {
+		select {
+		case s.idle <- struct{}{}:
+		default: // there is a token already
+		}
+	}
+	if p != nil {
+		panic(p)
+	}
+}
+
+func (s *Server) isStopping() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// requestID is the id that the caller gave, if it may be used: at most 64
+// printable characters.
+func requestID(r *http.Request) string {
+	ids := r.Header[headerRequestID]
+	if len(ids) != 1 || len(ids[0]) > muster.MaxRequestIDLen {
+		return ""
+	}
+	for i := range len(ids[0]) {
+		if c := ids[0][i]; c < 0x20 || c > 0x7e {
+			return ""
+		}
+	}
+	return ids[0]
+}
+
+// newRequestID makes an id that is unique over nodes and restarts, and cheap.
+func (s *Server) newRequestID() string {
+	return s.idPrefix + strconv.FormatUint(s.lastID.Add(1), 36)
+}

@@ -1,0 +1,117 @@
+package httpapi_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/httpapi"
+)
+
+// TestShutdown: what is in flight ends well, and what only waits answers at once.
+func TestShutdown(t *testing.T) {
+	f := newFixture(t, nil)
+	stop := f.run(t)
+	do(t, f, "PUT", "/v1/services/web/instances/a", plain)
+	const many = 20
+	var wg sync.WaitGroup
+	for range many {
+		wg.Go(func() {
+			resp, body := do(t, f, "GET", "/v1/services/web?index=1&wait=10m", "")
+			if resp.StatusCode != 200 || resp.Header.Get("Muster-Index") != "1" || !strings.Contains(body, `"id":"a"`) {
+				t.Errorf("an open poll was answered %d %s", resp.StatusCode, body)
+			}
+		})
+	}
+	f.await(t, "muster_httpapi_waiting_polls", func(n float64) bool { return n == many })
+	start := time.Now()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("stopped after %s", took)
+	}
+	if _, err := net.Dial("tcp", f.addr); err == nil {
+		t.Error("connections are still taken")
+	}
+}
+
+// TestShutdownCutsOff: what does not end within the drain is cut off, and Run
+// still waits for it.
+func TestShutdownCutsOff(t *testing.T) {
+	f := newFixture(t, func(c *httpapi.Config, _ *httpapi.Deps) { c.Drain = 100 * time.Millisecond })
+	f.registry.blocks = true
+	stop := f.run(t)
+	conn := dial(t, f)
+	fmt.Fprintf(conn, "PUT /v1/services/web/instances/a?timeout=60s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(plain), plain)
+	f.await(t, "muster_httpapi_in_flight_requests", func(n float64) bool { return n == 1 })
+	start := time.Now()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took < 100*time.Millisecond || took > 3*time.Second {
+		t.Errorf("stopped after %s", took)
+	}
+}
+
+func TestRunEndsWithItsListener(t *testing.T) {
+	var l net.Listener
+	f := newFixture(t, func(_ *httpapi.Config, d *httpapi.Deps) { l = d.Listener })
+	ended := make(chan error, 1)
+	go func() { ended <- f.server.Run(t.Context()) }()
+	l.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	l := nowhere{}
+	for name, c := range map[string]struct {
+		cfg  httpapi.Config
+		deps httpapi.Deps
+	}{
+		"no listener": {httpapi.Config{}, httpapi.Deps{Registry: newMemory(), Cluster: newMembers()}},
+		"no registry": {httpapi.Config{}, httpapi.Deps{Listener: l, Cluster: newMembers()}},
+		"no cluster":  {httpapi.Config{}, httpapi.Deps{Listener: l, Registry: newMemory()}},
+		"long drain":  {httpapi.Config{Drain: time.Hour}, httpapi.Deps{Listener: l, Registry: newMemory(), Cluster: newMembers()}},
+	} {
+		if _, err := httpapi.New(c.cfg, c.deps); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestStuckReader: a client that never reads its answers is dropped after the
+// write deadline.
+func TestStuckReader(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes the write deadline")
+	}
+	t.Parallel()
+	f := newFixture(t, nil)
+	for i := range 3000 {
+		inst := &muster.Instance{Service: "web", ID: fmt.Sprintf("i-%d", i), Address: "10.0.0.5", Port: 80}
+		if _, err := f.registry.Register(t.Context(), muster.Caller{}, inst, muster.Condition{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.run(t)
+	conn := dial(t, f)
+	if err := conn.SetDeadline(time.Now().Add(40 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	// More answers than any socket buffer holds.
+	fmt.Fprint(conn, strings.Repeat("GET /v1/services/web HTTP/1.1\r\nHost: localhost\r\n\r\n", 50))
+	f.await(t, "muster_httpapi_in_flight_requests", func(n float64) bool { return n == 0 && time.Since(start) > time.Second })
+	if took := time.Since(start); took < 9*time.Second {
+		t.Errorf("dropped after %s already", took)
+	}
+}
