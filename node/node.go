@@ -1,0 +1,239 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/muster-registry/muster/cluster"
+	"github.com/muster-registry/muster/fsm"
+	"github.com/muster-registry/muster/httpapi"
+	"github.com/muster-registry/muster/registry"
+)
+
+// exitConfig is the exit code of a configuration that cannot be used.
+const exitConfig = 78
+
+var errKilled = errors.New("killed")
+
+// Config says how a node runs. Addresses are "host:port"; port 0 takes any.
+type Config struct {
+	DataDir     string
+	Name        string // shown to people; the node's id when empty
+	Zone        string
+	Version     string // of the build
+	ClusterName string // "muster" when empty
+	APIAddr     string
+	PeerAddr    string
+	GossipAddr  string
+	// Advertise is the host others reach all three ports at; empty: the bound one.
+	Advertise string
+	// Found says how the node finds its cluster.
+	Found Found
+	// RaftProfile is fast, default or slow; default when empty.
+	RaftProfile string
+	// Insecure allows a bind that others can reach although nothing is encrypted
+	// and anybody may write.
+	Insecure bool
+}
+
+// Found says how a node finds or founds its cluster.
+type Found struct {
+	// BootstrapExpect is how many nodes found a new cluster; 0: only join one.
+	BootstrapExpect int
+	// Join are gossip addresses; the node's own may be among them.
+	Join []string
+}
+
+// Deps are what a node is given; all may be left out.
+type Deps struct {
+	Logger *slog.Logger
+	// Faults are the seams of tests.
+	Faults *cluster.Faults
+}
+
+// Node is one node of a registry.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	state   *fsm.FSM
+	cluster *cluster.Node
+	http    *httpapi.Server
+	api     net.Listener
+	fatal   chan error // of the state machine; holds the first
+}
+
+// exitError is an error that ends the process with a code of its own.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+func (e *exitError) ExitCode() int { return e.code }
+
+func configError(format string, args ...any) error {
+	return &exitError{exitConfig, fmt.Errorf(format, args...)}
+}
+
+// New checks cfg, binds the node's ports and opens its data directory. It starts
+// nothing. Its errors carry an exit code (interface{ ExitCode() int }) where the
+// command line promises one.
+func New(cfg Config, deps Deps) (*Node, error) {
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := checkBinds(cfg); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, log: deps.Logger, fatal: make(chan error, 1)}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var err error
+	if n.api, err = listen(cfg.APIAddr); err != nil {
+		return nil, err
+	}
+	if err := n.assemble(deps, metrics); err != nil {
+		return nil, errors.Join(err, n.api.Close())
+	}
+	return n, nil
+}
+
+// assemble builds the rooms from the ground up.
+func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
+	var err error
+	n.state, err = fsm.New(fsm.Config{Logger: deps.Logger, Registerer: metrics, Fatal: n.stopFor})
+	if err != nil {
+		return fmt.Errorf("making the state machine: %w", err)
+	}
+	n.cluster, err = cluster.New(cluster.Config{
+		DataDir: n.cfg.DataDir, Name: n.cfg.Name, Zone: n.cfg.Zone, Version: n.cfg.Version, ClusterName: n.cfg.ClusterName,
+		Addrs: cluster.Addrs{
+			API: n.api.Addr().String(), Peer: n.cfg.PeerAddr, Gossip: n.cfg.GossipAddr, Advertise: n.cfg.Advertise,
+		},
+		BootstrapExpect: n.cfg.Found.BootstrapExpect, Join: n.cfg.Found.Join,
+		Profile: cluster.Profile(n.cfg.RaftProfile), Insecure: n.cfg.Insecure,
+	}, cluster.Deps{FSM: n.state, Logger: deps.Logger, Registerer: metrics, Faults: deps.Faults})
+	if err != nil {
+		return err
+	}
+	desk, err := registry.New(registry.Config{Logger: deps.Logger}, registry.Deps{State: n.state, Consensus: n.cluster})
+	if err != nil {
+		return err
+	}
+	n.http, err = httpapi.New(httpapi.Config{Version: n.cfg.Version}, httpapi.Deps{
+		Listener: n.api, Registry: desk, Cluster: n.cluster, Logger: deps.Logger, Registerer: metrics, Gatherer: metrics,
+	})
+	return err
+}
+
+// stopFor makes Run end with err; the state machine calls it once it can no
+// longer follow the log.
+func (n *Node) stopFor(err error) {
+	select {
+	case n.fatal <- err:
+	default: // one reason is enough
+	}
+}
+
+// Run runs the node until ctx ends or a part of it fails. The edge (HTTP) stops
+// first, so that no request is cut off by a raft that is gone; then the core.
+func (n *Node) Run(ctx context.Context) error {
+	core, stopCore := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopCore()
+	edge, stopEdge := context.WithCancel(core)
+	defer stopEdge()
+
+	edgeDone := make(chan struct{})
+	var once sync.Once
+	var g run.Group
+	g.Add(func() error {
+		defer close(edgeDone)
+		return n.http.Run(edge)
+	}, func(error) { stopEdge() })
+	g.Add(func() error {
+		return n.cluster.Run(core)
+	}, func(error) {
+		// Interrupted because something else ended: the edge drains first. It cannot
+		// be waited for here, where the other interrupts have yet to be called.
+		once.Do(func() {
+			stopEdge()
+			context.AfterFunc(edge, func() { <-edgeDone; stopCore() })
+		})
+	})
+	g.Add(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-edge.Done():
+			return nil
+		case err := <-n.fatal:
+			return err
+		}
+	}, func(error) {})
+	return g.Run()
+}
+
+// Kill ends the node as a crash would: at once, and with nothing said to the
+// other nodes. It is for tests; Run returns soon after.
+func (n *Node) Kill() {
+	n.cluster.Kill()
+	n.stopFor(errKilled)
+}
+
+// ID is the id made inside the node's data directory.
+func (n *Node) ID() string { return n.cluster.ID() }
+
+// APIAddr is the bound address of the HTTP API.
+func (n *Node) APIAddr() string { return n.api.Addr().String() }
+
+// Cluster is the node's part in the cluster, for tests and for tools in the same
+// process.
+func (n *Node) Cluster() *cluster.Node { return n.cluster }
+
+// State is the node's copy of the replicated state, for tests and for tools in
+// the same process.
+func (n *Node) State() *fsm.FSM { return n.state }
+
+// checkBinds refuses a bind that others can reach, unless that was asked for.
+func checkBinds(cfg Config) error {
+	for _, b := range []struct{ flag, addr string }{
+		{"--api-addr", cfg.APIAddr}, {"--peer-addr", cfg.PeerAddr}, {"--gossip-addr", cfg.GossipAddr},
+	} {
+		host, _, err := net.SplitHostPort(b.addr)
+		if err != nil {
+			return configError("%s %q is not HOST:PORT: %w", b.flag, b.addr, err)
+		}
+		if cfg.Insecure || isLoopback(host) {
+			continue
+		}
+		return configError("%s %s can be reached by others, and nothing on it is encrypted or asks who is there: "+
+			"anybody who reaches it may change the registry. Bind to loopback, or accept that with --insecure", b.flag, b.addr)
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+func listen(addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, configError("binding the API port %s: %w; choose another with --api-addr", addr, err)
+	}
+	return l, nil
+}
