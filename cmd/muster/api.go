@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/muster-registry/muster/problem"
+)
+
+// api speaks to the nodes named by --addr. A node that cannot be reached is
+// passed over for the next; an answer, also a refusal, is an answer.
+type api struct {
+	addrs []string
+	http  *http.Client
+}
+
+func newAPI(g *global) (*api, error) {
+	a := &api{http: &http.Client{Timeout: 70 * time.Second}}
+	for _, s := range g.addrs {
+		if !strings.Contains(s, "://") {
+			s = "http://" + s
+		}
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" {
+			return nil, usageError("--addr %q is not the address of a node; it looks like http://127.0.0.1:7400", s)
+		}
+		a.addrs = append(a.addrs, strings.TrimSuffix(s, "/"))
+	}
+	if len(a.addrs) == 0 {
+		return nil, usageError("--addr names no node")
+	}
+	return a, nil
+}
+
+// call sends one request and decodes the answer into out, unless that is nil. It
+// returns the answer's header.
+func (a *api) call(ctx context.Context, method, path string, query url.Values, in, out any) (http.Header, error) {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return nil, fmt.Errorf("encoding the request: %w", err)
+		}
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	var failures []error
+	for _, addr := range a.addrs {
+		resp, err := a.send(ctx, method, addr+path, body)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			failures = append(failures, err)
+			if method != http.MethodGet && !notSent(err) {
+				return nil, fmt.Errorf("%w (the write may have happened; it is safe to repeat)", err)
+			}
+			continue
+		}
+		return resp.Header, readAnswer(resp, out)
+	}
+	return nil, fmt.Errorf("no node answered: %w\n  is it running? --addr or MUSTER_ADDR says where", errors.Join(failures...))
+}
+
+func (a *api) send(ctx context.Context, method, target string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("making the request: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("User-Agent", "muster/"+version)
+	return a.http.Do(req)
+}
+
+func readAnswer(resp *http.Response, out any) error {
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
+	if err != nil {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	if resp.StatusCode >= 400 {
+		return problem.Decode(resp.StatusCode, b)
+	}
+	if out == nil || len(b) == 0 {
+		return nil
+	}
+	if raw, ok := out.(*json.RawMessage); ok {
+		*raw = b
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("the answer is not what a Muster node sends: %w", err)
+	}
+	return nil
+}
+
+// notSent reports whether a request surely never reached a node: the connection
+// was not made.
+func notSent(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
+}
+
+func servicePath(service string, more ...string) string {
+	p := "/v1/services/" + url.PathEscape(service)
+	for _, m := range more {
+		p += "/" + m
+	}
+	return p
+}
+
+func instancePath(service, id string, more ...string) string {
+	return servicePath(service, append([]string{"instances", url.PathEscape(id)}, more...)...)
+}
+
+// query makes parameters of pairs; a pair with an empty value is left out.
+func query(pairs ...string) url.Values {
+	v := url.Values{}
+	for n := 0; n+1 < len(pairs); n += 2 {
+		if pairs[n+1] != "" {
+			v.Set(pairs[n], pairs[n+1])
+		}
+	}
+	return v
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets this test binary stand in for the muster binary: run under that
+// name it is the real main, so that scripts and process tests try the whole
+// program, flags and exit codes included.
+func TestMain(m *testing.M) {
+	if os.Getenv(actAsMuster) != "" {
+		main()
+		return
+	}
+	testscript.Main(m, map[string]func(){"muster": main})
+}
+
+// actAsMuster makes the test binary act as muster; see startProcess.
+const actAsMuster = "MUSTER_TEST_ACT_AS_MUSTER"
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			ports, err := freePorts(3)
+			if err != nil {
+				return err
+			}
+			env.Setenv("API", ports[0])
+			env.Setenv("PEER", ports[1])
+			env.Setenv("GOSSIP", ports[2])
+			env.Setenv("MUSTER_ADDR", "http://"+ports[0])
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// exitcode N COMMAND...: the command ends with that code.
+			"exitcode": func(ts *testscript.TestScript, _ bool, args []string) {
+				err := ts.Exec(args[1], args[2:]...)
+				code := 0
+				if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+					code = exit.ExitCode()
+				} else if err != nil {
+					ts.Fatalf("running %v: %v", args[1:], err)
+				}
+				if strconv.Itoa(code) != args[0] {
+					ts.Fatalf("%v ended with %d, want %s", args[1:], code, args[0])
+				}
+			},
+			"ready": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				ts.Check(waitReady(ctx, ts.Getenv("MUSTER_ADDR")+"/readyz?require=leader"))
+			},
+		},
+	})
+}

@@ -1,0 +1,379 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-registry/muster"
+)
+
+func newServices(g *global) *cobra.Command {
+	var namespace, prefix string
+	cmd := &cobra.Command{
+		Use:   "services",
+		Short: "List the services",
+		Example: `  muster services
+  muster services --prefix pay-`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a, err := newAPI(g)
+			if err != nil {
+				return err
+			}
+			var list muster.Services
+			if _, err := a.call(cmd.Context(), "GET", "/v1/services", query("namespace", namespace, "prefix", prefix), nil, &list); err != nil {
+				return err
+			}
+			if g.output == "json" {
+				return printJSON(cmd, list)
+			}
+			rows := make([][]string, len(list.Services))
+			for n, s := range list.Services {
+				rows[n] = []string{s.Namespace, s.Service, strconv.Itoa(s.Instances), strconv.Itoa(s.Routable), strconv.FormatUint(s.Index, 10)}
+			}
+			return table(cmd.OutOrStdout(), "NAMESPACE SERVICE INSTANCES ROUTABLE INDEX", rows)
+		},
+	}
+	namespaceFlag(cmd, &namespace)
+	cmd.Flags().StringVar(&prefix, "prefix", "", "only services whose name starts so")
+	return cmd
+}
+
+func newInstances(g *global) *cobra.Command {
+	var namespace, status, zone, version, filter string
+	var tags, meta []string
+	var routable, linearizable bool
+	cmd := &cobra.Command{
+		Use:   "instances SERVICE",
+		Short: "List the instances of a service",
+		Example: `  muster instances web
+  muster instances web --routable --zone eu-1a
+  muster instances web --filter '"canary" in tags' -o json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := newAPI(g)
+			if err != nil {
+				return err
+			}
+			q := query("namespace", namespace, "status", status, "zone", zone, "version", version, "filter", filter)
+			for _, t := range tags {
+				q.Add("tag", t)
+			}
+			for _, kv := range meta {
+				k, v, _ := strings.Cut(kv, "=")
+				q.Set("meta."+k, v)
+			}
+			if routable {
+				q.Set("routable", "true")
+			}
+			if linearizable {
+				q.Set("consistency", "linearizable")
+			}
+			var view muster.View
+			if _, err := a.call(cmd.Context(), "GET", servicePath(args[0]), q, nil, &view); err != nil {
+				return err
+			}
+			if g.output == "json" {
+				return printJSON(cmd, &view)
+			}
+			return printInstances(cmd, &view)
+		},
+	}
+	namespaceFlag(cmd, &namespace)
+	f := cmd.Flags()
+	f.StringVar(&status, "status", "", "only instances of this status")
+	f.StringVar(&zone, "zone", "", "only instances of this zone")
+	f.StringVar(&version, "version", "", "only instances of this version")
+	f.StringVar(&filter, "filter", "", "an expression over the instance's fields")
+	f.StringSliceVar(&tags, "tag", nil, "only instances with this tag (repeat: all of them)")
+	f.StringSliceVar(&meta, "meta", nil, "only instances with this metadata, KEY=VALUE (repeat: all of them)")
+	f.BoolVar(&routable, "routable", false, "only instances that may be given traffic")
+	f.BoolVar(&linearizable, "linearizable", false, "read every write acknowledged before")
+	return cmd
+}
+
+func printInstances(cmd *cobra.Command, view *muster.View) error {
+	if len(view.Instances) == 0 {
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "no instances (%s)\n", view.EmptyReason)
+		return err
+	}
+	rows := make([][]string, len(view.Instances))
+	for n, i := range view.Instances {
+		status := string(i.Status)
+		if i.Suspect {
+			status += " (suspect)"
+		}
+		ttl := i.TTL.String()
+		if i.TTL.IsZero() {
+			ttl = i.LeaseID.String()
+		}
+		rows[n] = []string{i.ID, fmt.Sprintf("%s:%d", i.Address, i.Port), status, string(i.StatusCause), ago(i.StatusSince), i.Zone, i.Version, strconv.Itoa(i.Weight), ttl, strings.Join(i.Tags, ",")}
+	}
+	return table(cmd.OutOrStdout(), "ID ADDRESS STATUS CAUSE SINCE ZONE VERSION WEIGHT TTL TAGS", rows)
+}
+
+func newRegister(g *global) *cobra.Command {
+	var inst muster.Instance
+	var namespace, ttl, onExpiry, reason string
+	var removeAfter time.Duration
+	var meta, checks []string
+	cmd := &cobra.Command{
+		Use:   "register SERVICE",
+		Short: "Register an instance of a service",
+		Long: `Register an instance, or replace the one of the same id.
+
+With a ttl the instance wants a heartbeat within every ttl; with --ttl none it
+stays until it is deregistered.`,
+		Example: `  muster register web --address 10.0.0.5 --port 8080 --ttl none
+  muster register web --id web-1 --address 10.0.0.5 --port 8080 --ttl 10s --check http:/health --tag canary`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := newAPI(g)
+			if err != nil {
+				return err
+			}
+			inst.Service, inst.OnExpiry, inst.RemoveAfter = args[0], muster.OnExpiry(onExpiry), muster.Duration(removeAfter)
+			if ttl != "" {
+				if inst.TTL, err = muster.ParseTTL(ttl); err != nil {
+					return err
+				}
+			}
+			if inst.Meta, err = parseMeta(meta); err != nil {
+				return err
+			}
+			for _, c := range checks {
+				check, err := parseCheck(c)
+				if err != nil {
+					return err
+				}
+				inst.Checks = append(inst.Checks, check)
+			}
+			method, path := "POST", servicePath(args[0], "instances")
+			if inst.ID != "" {
+				method, path = "PUT", instancePath(args[0], inst.ID)
+			}
+			var out muster.Instance
+			if _, err := a.call(cmd.Context(), method, path, query("namespace", namespace, "reason", reason), registration(&inst), &out); err != nil {
+				return err
+			}
+			if g.output == "json" {
+				return printJSON(cmd, out)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "registered %s/%s/%s at %s:%d (index %d)\n", out.Namespace, out.Service, out.ID, out.Address, out.Port, out.ModifyIndex)
+			return err
+		},
+	}
+	namespaceFlag(cmd, &namespace)
+	f := cmd.Flags()
+	f.StringVar(&inst.ID, "id", "", "id of the instance; made by the registry when absent")
+	f.StringVar(&inst.Address, "address", "", "IP address or host name")
+	f.IntVar(&inst.Port, "port", 0, "port, 1 to 65535")
+	f.StringVar(&inst.Version, "version", "", "version of the software")
+	f.StringVar(&inst.Zone, "zone", "", "zone it runs in")
+	f.IntVar(&inst.Weight, "weight", muster.DefaultWeight, "share of the traffic, 0 to 65535")
+	f.StringSliceVar(&inst.Tags, "tag", nil, "a tag (repeat for more)")
+	f.StringSliceVar(&meta, "meta", nil, "metadata KEY=VALUE (repeat for more)")
+	f.StringVar(&ttl, "ttl", "", `life after the last heartbeat, 1s to 24h, or "none" (default 15s)`)
+	f.StringVar(&onExpiry, "on-expiry", "", "remove or down: what becomes of it when the ttl runs out")
+	f.DurationVar(&removeAfter, "remove-after", 0, "with --on-expiry down: how long it is kept")
+	f.StringArrayVar(&checks, "check", nil, "a health check: http:/path, tcp, tcp:PORT, grpc, grpc:SERVICE, service:NAME (repeat for more)")
+	reasonFlag(cmd, &reason)
+	for _, name := range []string{"address", "port"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err)
+		}
+	}
+	return cmd
+}
+
+// registration is the body of a registration: what the owner sends, and nothing
+// of the registry's.
+func registration(i *muster.Instance) map[string]any {
+	m := map[string]any{"address": i.Address, "port": i.Port, "weight": i.Weight}
+	set := func(name string, v any, isSet bool) {
+		if isSet {
+			m[name] = v
+		}
+	}
+	set("version", i.Version, i.Version != "")
+	set("zone", i.Zone, i.Zone != "")
+	set("tags", i.Tags, len(i.Tags) > 0)
+	set("meta", i.Meta, len(i.Meta) > 0)
+	set("ttl", i.TTL, !i.TTL.IsZero())
+	set("on_expiry", i.OnExpiry, i.OnExpiry != "")
+	set("remove_after", i.RemoveAfter, i.RemoveAfter != 0)
+	set("checks", i.Checks, len(i.Checks) > 0)
+	return m
+}
+
+func parseMeta(pairs []string) (map[string]string, error) {
+	m := map[string]string{}
+	for _, kv := range pairs {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok || k == "" {
+			return nil, usageError("--meta %q is not KEY=VALUE", kv)
+		}
+		m[k] = v
+	}
+	return m, nil
+}
+
+func parseCheck(s string) (muster.Check, error) {
+	kind, rest, _ := strings.Cut(s, ":")
+	c := muster.Check{Type: muster.CheckType(kind)}
+	switch c.Type {
+	case muster.CheckHTTP:
+		c.Path = rest
+	case muster.CheckGRPC, muster.CheckService:
+		c.Service = rest
+	case muster.CheckTCP:
+		if rest != "" {
+			port, err := strconv.Atoi(rest)
+			if err != nil {
+				return c, usageError("--check %q: %q is not a port", s, rest)
+			}
+			c.Port = port
+		}
+	default:
+		return c, usageError("--check %q is none of http:/path, tcp[:PORT], grpc[:SERVICE], service:NAME", s)
+	}
+	return c, nil
+}
+
+func newDeregister(g *global) *cobra.Command {
+	var namespace, reason string
+	cmd := &cobra.Command{
+		Use:     "deregister SERVICE ID",
+		Short:   "Take an instance away",
+		Example: `  muster deregister web web-1 --reason "host retired"`,
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := newAPI(g)
+			if err != nil {
+				return err
+			}
+			h, err := a.call(cmd.Context(), "DELETE", instancePath(args[0], args[1]), query("namespace", namespace, "reason", reason), nil, nil)
+			if err != nil {
+				return err
+			}
+			return said(cmd, g, h.Get("Muster-Index"), "deregistered %s %s", args[0], args[1])
+		},
+	}
+	namespaceFlag(cmd, &namespace)
+	reasonFlag(cmd, &reason)
+	return cmd
+}
+
+func newOverride(g *global) *cobra.Command {
+	var namespace, reason string
+	var lasts time.Duration
+	cmd := &cobra.Command{
+		Use:   "override SERVICE ID maintenance|draining|none",
+		Short: "Take an instance out of traffic, or give it back",
+		Long: `Lay the operator's word over what the owner registered. It stays when the
+owner registers again, until it is taken off with "none" or --for has passed.`,
+		Example: `  muster override web web-1 maintenance --reason "disk swap" --for 2h
+  muster override web web-1 none`,
+		Args: cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains([]string{"maintenance", "draining", "none"}, args[2]) {
+				return usageError("%q is none of maintenance, draining, none", args[2])
+			}
+			a, err := newAPI(g)
+			if err != nil {
+				return err
+			}
+			path, q := instancePath(args[0], args[1], "override"), query("namespace", namespace, "reason", reason)
+			if args[2] == "none" {
+				h, err := a.call(cmd.Context(), "DELETE", path, q, nil, nil)
+				if err != nil {
+					return err
+				}
+				return said(cmd, g, h.Get("Muster-Index"), "override of %s %s removed", args[0], args[1])
+			}
+			o := muster.Override{Status: muster.Status(args[2]), Reason: reason}
+			if lasts > 0 {
+				o.Until = time.Now().Add(lasts).UTC().Truncate(time.Second)
+			}
+			h, err := a.call(cmd.Context(), "PUT", path, q, o, nil)
+			if err != nil {
+				return err
+			}
+			return said(cmd, g, h.Get("Muster-Index"), "%s %s is in %s", args[0], args[1], args[2])
+		},
+	}
+	namespaceFlag(cmd, &namespace)
+	reasonFlag(cmd, &reason)
+	cmd.Flags().DurationVar(&lasts, "for", 0, "how long it lasts (default: until it is removed)")
+	return cmd
+}
+
+func newEvents(g *global) *cobra.Command {
+	var namespace string
+	var limit int
+	var since uint64
+	cmd := &cobra.Command{
+		Use:   "events [SERVICE [ID]]",
+		Short: "Show why, when and by whom instances came, changed and went",
+		Example: `  muster events
+  muster events web web-1 --limit 20`,
+		Args: cobra.MaximumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := newAPI(g)
+			if err != nil {
+				return err
+			}
+			q := query("namespace", namespace, "limit", strconv.Itoa(limit))
+			for n, name := range []string{"service", "instance"} {
+				if n < len(args) {
+					q.Set(name, args[n])
+				}
+			}
+			if since > 0 {
+				q.Set("since", strconv.FormatUint(since, 10))
+			}
+			var events muster.Events
+			if _, err := a.call(cmd.Context(), "GET", "/v1/events", q, nil, &events); err != nil {
+				return err
+			}
+			if g.output == "json" {
+				return printJSON(cmd, events)
+			}
+			rows := make([][]string, len(events.Events))
+			for n, e := range events.Events {
+				rows[n] = []string{strconv.FormatUint(e.Index, 10), e.Time.Local().Format("2006-01-02 15:04:05"), string(e.Type), e.Service + "/" + e.ID, string(e.Cause), string(e.Status), e.Actor, e.Reason}
+			}
+			return table(cmd.OutOrStdout(), "INDEX TIME TYPE INSTANCE CAUSE STATUS ACTOR REASON", rows)
+		},
+	}
+	namespaceFlag(cmd, &namespace)
+	cmd.Flags().IntVar(&limit, "limit", muster.DefaultEventsLimit, "how many of the latest events, at most 1000")
+	cmd.Flags().Uint64Var(&since, "since", 0, "only events after this index")
+	return cmd
+}
+
+func namespaceFlag(cmd *cobra.Command, p *string) {
+	cmd.Flags().StringVar(p, "namespace", "", `namespace (default "default")`)
+}
+
+func reasonFlag(cmd *cobra.Command, p *string) {
+	cmd.Flags().StringVar(p, "reason", "", "why, kept in the journal beside who and when")
+}
+
+// said confirms a write.
+func said(cmd *cobra.Command, g *global, index, format string, args ...any) error {
+	if g.output == "json" {
+		n, err := strconv.ParseUint(index, 10, 64)
+		if err != nil {
+			return fmt.Errorf("reading the index of the answer: %w", err)
+		}
+		return printJSON(cmd, map[string]uint64{"index": n})
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), format+" (index %s)\n", append(args, index)...)
+	return err
+}

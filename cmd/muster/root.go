@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// global are the flags every verb has.
+type global struct {
+	addrs  []string
+	output string
+	config string
+}
+
+func newRoot() *cobra.Command {
+	g := &global{}
+	root := &cobra.Command{
+		Use:   "muster",
+		Short: "A service registry: register, discover and watch what is alive",
+		Long: `Muster keeps the list of services and of their live instances.
+
+Start a node with "muster server", or a throw-away cluster with "muster dev";
+the other verbs talk to a running cluster. Every flag is also a variable
+MUSTER_<FLAG> in the environment (MUSTER_API_ADDR for --api-addr) and a key of
+the file named by --config; a flag wins over the environment, the environment
+over the file, the file over the default.`,
+		Example: `  muster dev
+  muster register web --address 10.0.0.5 --port 8080 --ttl none
+  muster instances web
+  muster members`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			hint := fmt.Sprintf("see %q", "muster --help")
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				hint = fmt.Sprintf("did you mean %q?", like[0])
+			}
+			return usageError("unknown command %q; %s", args[0], hint)
+		},
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := applySources(cmd, g.config); err != nil {
+				return err
+			}
+			if g.output != "text" && g.output != "json" {
+				return usageError("--output is %q, not text or json", g.output)
+			}
+			return nil
+		},
+	}
+	f := root.PersistentFlags()
+	f.StringSliceVar(&g.addrs, "addr", []string{"http://127.0.0.1:7400"}, "API address of a node; repeat or separate by commas: the next is tried when one does not answer")
+	f.StringVarP(&g.output, "output", "o", "text", "what to print: text for people, json for programs")
+	f.StringVar(&g.config, "config", "", "a YAML file whose keys are names of flags")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError("%w (see %q)", err, cmd.CommandPath()+" --help")
+	})
+	root.AddCommand(
+		newServer(g), newDev(g),
+		newMembers(g), newLeader(g),
+		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newEvents(g),
+		newVersion(g),
+	)
+	root.SuggestionsMinimumDistance = 2
+	for _, cmd := range root.Commands() {
+		wrapArgs(cmd)
+		for _, sub := range cmd.Commands() {
+			wrapArgs(sub)
+		}
+	}
+	return root
+}
+
+// wrapArgs makes a wrong number of arguments a usage error.
+func wrapArgs(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil {
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError("%w\nusage: %s", err, cmd.UseLine())
+		}
+		return nil
+	}
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-registry/muster/node"
+)
+
+func newServer(g *global) *cobra.Command {
+	var cfg node.Config
+	var logs logFlags
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run a node",
+		Long: `Run a node of a cluster until it is told to stop (SIGINT or SIGTERM; a second
+signal ends it at once).
+
+Without --join a node founds a cluster of its own (--bootstrap-expect 1). Three
+nodes that are all given --bootstrap-expect 3 and each other's gossip addresses
+found a cluster together; a node given --join alone only joins one.
+
+Exit codes: 0 stopped as asked; 1 error; 2 usage; 65 corrupt data; 74 disk error
+or unwritable data directory; 78 configuration, or a data directory in use.`,
+		Example: `  muster server --data-dir /var/lib/muster
+  muster server --data-dir d1 --name n1 --bootstrap-expect 3 \
+      --join 127.0.0.1:7402,127.0.0.1:7412,127.0.0.1:7422`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("bootstrap-expect") {
+				cfg.Found.BootstrapExpect = 1
+				if len(cfg.Found.Join) > 0 {
+					cfg.Found.BootstrapExpect = 0
+				}
+			}
+			if cfg.DataDir == "" {
+				return configError("--data-dir is needed: the folder that holds all the node must not forget")
+			}
+			cfg.Version = version
+			logger, err := logs.logger(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			tuneGC()
+			n, err := node.New(cfg, node.Deps{Logger: logger})
+			if err != nil {
+				return err
+			}
+			banner(cmd.ErrOrStderr(), cfg, n)
+			return runNode(cmd.Context(), n, logger)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.DataDir, "data-dir", "", "folder that holds all the node must not forget")
+	f.StringVar(&cfg.Name, "name", "", "name shown to people (default: the node's id)")
+	f.StringVar(&cfg.Zone, "zone", "", "zone the node runs in")
+	f.StringVar(&cfg.APIAddr, "api-addr", "127.0.0.1:7400", "where the HTTP API listens")
+	f.StringVar(&cfg.PeerAddr, "peer-addr", "127.0.0.1:7401", "where raft and the nodes' own calls listen")
+	f.StringVar(&cfg.GossipAddr, "gossip-addr", "127.0.0.1:7402", "where gossip listens (TCP and UDP)")
+	f.StringVar(&cfg.Advertise, "advertise", "", "host that others reach all three ports at, where it is not the bound one")
+	f.IntVar(&cfg.Found.BootstrapExpect, "bootstrap-expect", 1, "how many nodes found a new cluster; 0 with --join: never found one, only join")
+	f.StringSliceVar(&cfg.Found.Join, "join", nil, "gossip addresses of nodes to find, the own may be among them")
+	f.StringVar(&cfg.ClusterName, "cluster-name", "muster", "keeps the gossip of different clusters apart")
+	f.StringVar(&cfg.RaftProfile, "raft-profile", "default", "timeouts: fast (0.3 s), default (0.5 s), slow (1 s, for poor disks and links)")
+	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses that others can reach although nothing is encrypted and anybody may write")
+	logs.add(cmd)
+	return cmd
+}
+
+// gcPercent trades a little CPU for memory: most of what a node holds lives long,
+// so that the usual 100 would keep as much again for garbage that never comes.
+const gcPercent = 50
+
+// tuneGC leaves the collector alone where the operator has tuned it.
+func tuneGC() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+}
+
+// runNode runs n and logs why it stopped, where that was not asked for.
+func runNode(ctx context.Context, n *node.Node, logger *slog.Logger) error {
+	err := n.Run(ctx)
+	if err == nil {
+		logger.Info("stopped")
+	}
+	return err
+}
+
+// banner says what an operator wants to know at the first look.
+func banner(w io.Writer, cfg node.Config, n *node.Node) {
+	name := cfg.Name
+	if name == "" {
+		name = n.ID()
+	}
+	security := "open to loopback only; no encryption, no tokens"
+	if cfg.Insecure {
+		security = "INSECURE: no encryption, no tokens; whoever reaches these ports may change the registry"
+	}
+	expect := fmt.Sprintf("founded by %d", cfg.Found.BootstrapExpect)
+	if cfg.Found.BootstrapExpect == 0 {
+		expect = "join only"
+	}
+	data := cfg.DataDir
+	if abs, err := filepath.Abs(data); err == nil {
+		data = abs
+	}
+	fmt.Fprintf(w, `muster %s
+  node      %s (id %s)
+  cluster   %s, %s%s
+  api       http://%s
+  peer      %s
+  gossip    %s
+  data      %s
+  security  %s
+
+  curl -sS http://%s/v1/cluster
+
+`, version, name, n.ID(), cfg.ClusterName, expect, joining(cfg.Found.Join), n.APIAddr(), cfg.PeerAddr, cfg.GossipAddr, data, security, n.APIAddr())
+}
+
+func joining(join []string) string {
+	if len(join) == 0 {
+		return ""
+	}
+	return ", joins " + strings.Join(join, " ")
+}
+
+// logFlags are the flags of a verb that logs.
+type logFlags struct{ format, level string }
+
+func (l *logFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.format, "log-format", "text", "text or json")
+	cmd.Flags().StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
+}
+
+func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(l.level)); err != nil {
+		return nil, configError("--log-level %q is none of debug, info, warn, error", l.level)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch l.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, configError("--log-format %q is neither text nor json", l.format)
+}
+
+// build describes this binary.
+type build struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+func buildInfo() build {
+	return build{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+}
