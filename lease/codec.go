@@ -1,0 +1,250 @@
+package lease
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/muster-registry/muster"
+)
+
+// The messages between members, in the protobuf wire format. Unknown fields are
+// skipped; everything is bounded before it is allocated.
+const (
+	// maxIDs is the most ids of one message.
+	maxIDs = 1 << 17
+	// maxBeat is the most leases and instances of one forwarded heartbeat.
+	maxBeat = 1 << 13
+	// maxParts is the most parts a shadow is gathered in.
+	maxParts = 1 << 10
+)
+
+var errWire = errors.New("lease: malformed message")
+
+// renewMsg tells a voter who was heard from.
+type renewMsg struct {
+	term uint64
+	// outage is how long leases could not be renewed before the term's session;
+	// known only once the shadows have been gathered.
+	outage      time.Duration
+	outageKnown bool
+	ids         []muster.LeaseID
+}
+
+func (m *renewMsg) append(b []byte) []byte {
+	b = appendVarint(b, 1, m.term)
+	if m.outageKnown {
+		b = appendVarint(b, 2, uint64(max(0, m.outage)))
+	}
+	return appendIDs(b, 3, m.ids)
+}
+
+func (m *renewMsg) parse(b []byte) error {
+	return eachField(b, func(num protowire.Number, v uint64, raw []byte) (err error) {
+		switch num {
+		case 1:
+			m.term = v
+		case 2:
+			m.outage, err = span(v)
+			m.outageKnown = true
+		case 3:
+			m.ids, err = parseIDs(m.ids, raw)
+		}
+		return err
+	})
+}
+
+// renewAck answers a renewMsg: ok acknowledges, term is the receiver's.
+type renewAck struct {
+	ok   bool
+	term uint64
+}
+
+func (m *renewAck) append(b []byte) []byte {
+	return appendVarint(appendVarint(b, 1, flag(m.ok)), 2, m.term)
+}
+
+func (m *renewAck) parse(b []byte) error {
+	return eachField(b, func(num protowire.Number, v uint64, _ []byte) error {
+		switch num {
+		case 1:
+			m.ok = v != 0
+		case 2:
+			m.term = v
+		}
+		return nil
+	})
+}
+
+// gatherMsg asks a voter for a part of its shadow, on behalf of a new leader.
+type gatherMsg struct {
+	term        uint64
+	part, parts int
+}
+
+func (m *gatherMsg) append(b []byte) []byte {
+	b = appendVarint(b, 1, m.term)
+	return appendVarint(appendVarint(b, 2, uint64(m.part)), 3, uint64(m.parts))
+}
+
+func (m *gatherMsg) parse(b []byte) error {
+	m.parts = 1
+	err := eachField(b, func(num protowire.Number, v uint64, _ []byte) error {
+		switch num {
+		case 1:
+			m.term = v
+		case 2:
+			m.part = int(min(v, maxParts))
+		case 3:
+			m.parts = int(min(v, maxParts+1))
+		}
+		return nil
+	})
+	if err == nil && (m.parts < 1 || m.parts > maxParts || m.part >= m.parts) {
+		err = fmt.Errorf("%w: part %d of %d", errWire, m.part, m.parts)
+	}
+	return err
+}
+
+// gatherAck answers a gatherMsg. Not ok: the receiver has not reached that term.
+type gatherAck struct {
+	ok     bool
+	shadow Shadow
+}
+
+func (m *gatherAck) append(b []byte) []byte {
+	s := &m.shadow
+	b = appendVarint(b, 1, flag(m.ok))
+	b = appendVarint(b, 2, uint64(s.Age))
+	b = appendVarint(b, 3, uint64(s.AckAge))
+	b = appendVarint(b, 4, uint64(s.Stalled))
+	b = appendVarint(b, 7, s.Applied)
+	b = appendIDs(b, 5, s.IDs)
+	packed := make([]byte, 0, 3*len(s.Ages))
+	for _, age := range s.Ages {
+		// Rounded down: younger is never early.
+		packed = protowire.AppendVarint(packed, uint64(age/time.Millisecond))
+	}
+	return protowire.AppendBytes(protowire.AppendTag(b, 6, protowire.BytesType), packed)
+}
+
+func (m *gatherAck) parse(b []byte) error {
+	s := &m.shadow
+	err := eachField(b, func(num protowire.Number, v uint64, raw []byte) (err error) {
+		switch num {
+		case 1:
+			m.ok = v != 0
+		case 2:
+			s.Age, err = span(v)
+		case 3:
+			s.AckAge, err = span(v)
+		case 4:
+			s.Stalled, err = span(v)
+		case 5:
+			s.IDs, err = parseIDs(s.IDs, raw)
+		case 6:
+			err = eachVarint(raw, maxIDs-len(s.Ages), func(v uint64) error {
+				age, err := span(min(v, maxSpan/uint64(time.Millisecond)) * uint64(time.Millisecond))
+				s.Ages = append(s.Ages, age)
+				return err
+			})
+		case 7:
+			s.Applied = v
+		}
+		return err
+	})
+	if err == nil && len(s.IDs) != len(s.Ages) {
+		err = fmt.Errorf("%w: %d ids and %d ages", errWire, len(s.IDs), len(s.Ages))
+	}
+	return err
+}
+
+// maxSpan bounds durations on the wire: about 36 years, so that sums of them do
+// not overflow.
+const maxSpan = 1 << 60
+
+func span(v uint64) (time.Duration, error) {
+	if v > maxSpan {
+		return 0, fmt.Errorf("%w: a duration of %d ns", errWire, v)
+	}
+	return time.Duration(v), nil
+}
+
+func flag(ok bool) uint64 {
+	if ok {
+		return 1
+	}
+	return 0
+}
+
+func appendVarint(b []byte, num protowire.Number, v uint64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
+}
+
+func appendIDs(b []byte, num protowire.Number, ids []muster.LeaseID) []byte {
+	b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.BytesType), uint64(8*len(ids)))
+	for _, id := range ids {
+		b = binary.LittleEndian.AppendUint64(b, uint64(id))
+	}
+	return b
+}
+
+func parseIDs(ids []muster.LeaseID, raw []byte) ([]muster.LeaseID, error) {
+	if len(raw)%8 != 0 || len(ids)+len(raw)/8 > maxIDs {
+		return nil, fmt.Errorf("%w: %d bytes of ids", errWire, len(raw))
+	}
+	if ids == nil {
+		ids = make([]muster.LeaseID, 0, len(raw)/8)
+	}
+	for ; len(raw) > 0; raw = raw[8:] {
+		ids = append(ids, muster.LeaseID(binary.LittleEndian.Uint64(raw)))
+	}
+	return ids, nil
+}
+
+func eachVarint(raw []byte, most int, fn func(v uint64) error) error {
+	for len(raw) > 0 {
+		v, n := protowire.ConsumeVarint(raw)
+		if most--; n < 0 || most < 0 {
+			return errWire
+		}
+		raw = raw[n:]
+		if err := fn(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachField calls fn with every field that is a varint (v) or bytes (raw).
+func eachField(b []byte, fn func(num protowire.Number, v uint64, raw []byte) error) error {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", errWire, protowire.ParseError(n))
+		}
+		b = b[n:]
+		var v uint64
+		var raw []byte
+		switch typ {
+		case protowire.VarintType:
+			v, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			raw, n = protowire.ConsumeBytes(b)
+		default:
+			n = protowire.ConsumeFieldValue(num, typ, b)
+			num = 0 // no field of ours
+		}
+		if n < 0 {
+			return fmt.Errorf("%w: %w", errWire, protowire.ParseError(n))
+		}
+		b = b[n:]
+		if err := fn(num, v, raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,256 @@
+package lease
+
+import (
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/muster-registry/muster"
+)
+
+const (
+	// TickEvery is how often a table wants to be ticked.
+	TickEvery = 100 * time.Millisecond
+	// StallAfter is the gap between ticks from which on a node was not running.
+	StallAfter = 500 * time.Millisecond
+)
+
+// Table is a node's shadow table: when each lease was last heard from. It holds
+// no deadline and no TTL. Times are durations since an origin of the caller's,
+// and now never goes backwards. A Table is safe for concurrent use.
+//
+// Before each read and each merge it settles its own stall: time in which this
+// node did not run, or ran too late to take renewals, counts for no lease.
+type Table struct {
+	mu    sync.Mutex // guards all below; nothing that locks is called under it
+	heard heardMap
+	// early holds renewals of leases that this node has not applied yet. They may
+	// have been acknowledged by our ack, so they must be in every copy.
+	early      map[muster.LeaseID]time.Duration
+	earlyFirst uint64 // lowest index among early
+
+	applied  uint64        // muster index the table has followed the state to
+	tick     time.Duration // last tick
+	born     time.Duration // since when it is worth counting
+	voter    bool
+	acked    time.Duration // latest time it acknowledged a Renew; born if never
+	stalled  time.Duration // settled or credited since acked
+	credited uint64        // term whose outage was taken out
+	stalls   int
+}
+
+// NewTable returns an empty table. It counts for nobody until the node is known
+// to be a voter.
+func NewTable(now time.Duration) *Table {
+	return &Table{early: map[muster.LeaseID]time.Duration{}, tick: now, born: now, acked: now}
+}
+
+// Tick settles a stall and remembers that the node runs.
+func (t *Table) Tick(now time.Duration, voter bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settle(now)
+	t.tick = max(t.tick, now)
+	if voter && !t.voter {
+		// Renewals go to voters: what was acknowledged before is not in here.
+		t.born = now
+	}
+	t.voter = voter
+}
+
+// settle takes a stall out of the ages. The caller holds mu.
+func (t *Table) settle(now time.Duration) {
+	gap := now - t.tick
+	if gap <= StallAfter {
+		return
+	}
+	t.tick = now
+	t.stalls++
+	t.stalled += gap
+	t.shift(gap, now)
+}
+
+// shift makes everybody heard from by that much later, never later than now.
+func (t *Table) shift(by, now time.Duration) {
+	t.heard.each(func(_ muster.LeaseID, at *time.Duration) { *at = max(*at, min(*at+by, now)) })
+	for id, at := range t.early {
+		t.early[id] = max(at, min(at+by, now))
+	}
+}
+
+// Apply follows the state up to index: granted leases, and those a registration
+// touched, are heard from now, which is later than their owners' sending; gone
+// ones are forgotten.
+func (t *Table) Apply(index uint64, changes []Change, now time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settle(now)
+	for i := range changes {
+		switch c := &changes[i]; {
+		case c.Gone:
+			t.heard.remove(c.ID)
+		case c.Heard:
+			t.heard.set(c.ID, now)
+		default:
+			if t.heard.get(c.ID) == nil {
+				t.heard.set(c.ID, now)
+			}
+		}
+	}
+	t.applied = max(t.applied, index)
+	t.pruneEarly()
+}
+
+// pruneEarly drops the early renewals that the state has passed: those leases
+// were granted, and so heard from later, or are gone.
+func (t *Table) pruneEarly() {
+	if len(t.early) == 0 || t.earlyFirst > t.applied {
+		return
+	}
+	t.earlyFirst = 1<<64 - 1
+	for id := range t.early {
+		if id.Index() <= t.applied {
+			delete(t.early, id)
+		} else {
+			t.earlyFirst = min(t.earlyFirst, id.Index())
+		}
+	}
+}
+
+// Reset starts again with the leases of a state that was replaced as a whole: all
+// are heard from now, and the table is as young as after a start, because those
+// ages are of its own making.
+func (t *Table) Reset(index uint64, ids iter.Seq[muster.LeaseID], now time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tick = max(t.tick, now)
+	t.heard = heardMap{}
+	for id := range ids {
+		t.heard.set(id, now)
+	}
+	t.applied = index
+	t.pruneEarly()
+	t.born = now
+}
+
+// Merge notes renewals. Ids that the state has passed and does not hold are
+// ignored; ids it has not reached yet are kept.
+func (t *Table) Merge(ids []muster.LeaseID, now time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settle(now)
+	for _, id := range ids {
+		if at := t.heard.get(id); at != nil {
+			*at = max(*at, now)
+		} else if index := id.Index(); index > t.applied {
+			if len(t.early) == 0 || index < t.earlyFirst {
+				t.earlyFirst = index
+			}
+			t.early[id] = now
+		}
+	}
+}
+
+// TakeOver makes the table that of a new leader. Its copy of asOf was gathered with
+// those of others; gathered is given each lease with the time this table would
+// have it, the outage taken out, and returns what all of them say. What was heard
+// since asOf stays. It locks the table while it calls gathered.
+func (t *Table) TakeOver(term uint64, outage, asOf, now time.Duration, gathered func(id muster.LeaseID, own time.Duration) time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settle(now)
+	by := max(0, outage-t.stalled)
+	t.credited = max(t.credited, term)
+	t.stalled += by
+	t.heard.each(func(id muster.LeaseID, at *time.Duration) {
+		if *at <= asOf {
+			*at = min(gathered(id, *at+by), now)
+		}
+	})
+}
+
+// credit takes the outage before a term's session, as its leader has found it, out
+// of the ages, once for each term: so the next leader finds it taken out too. What
+// the table settled by itself in that time is not taken out twice.
+func (t *Table) credit(term uint64, outage, now time.Duration) {
+	if term <= t.credited {
+		return
+	}
+	t.credited = term
+	if by := outage - t.stalled; by > 0 {
+		t.shift(by, now)
+		t.stalled += by
+	}
+}
+
+// Ack notes that this node acknowledges a Renew of that term, or as its leader
+// that a majority has, and credits the outage.
+func (t *Table) Ack(term uint64, outage, now time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settle(now)
+	t.credit(term, outage, now)
+	t.acked, t.stalled = max(t.acked, now), 0
+}
+
+// Heard returns when a lease was last heard from.
+func (t *Table) Heard(id muster.LeaseID, now time.Duration) (at time.Duration, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settle(now)
+	if p := t.heard.get(id); p != nil {
+		return *p, true
+	}
+	return 0, false
+}
+
+// Len is the number of leases the table holds.
+func (t *Table) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.heard.len
+}
+
+// Stalls is the number of stalls that were settled.
+func (t *Table) Stalls() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.stalls
+}
+
+// Shadow is a copy of a table, or of a part of it, as ages.
+type Shadow struct {
+	// Age is the age of the table itself; 0 on a node that is no voter.
+	Age time.Duration
+	// AckAge is how long ago it last acknowledged a Renew, or was made if never,
+	// in time that passed, and Stalled how much of that it has settled itself.
+	AckAge, Stalled time.Duration
+	// Applied is the muster index up to which the table has followed the state:
+	// it has heard of every registration until there.
+	Applied uint64
+	IDs     []muster.LeaseID
+	Ages    []time.Duration
+}
+
+// Copy returns the part-th of parts of the table.
+func (t *Table) Copy(part, parts int, now time.Duration) Shadow {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settle(now)
+	s := Shadow{AckAge: max(0, now-t.acked), Stalled: t.stalled, Applied: t.applied}
+	if t.voter {
+		s.Age = max(0, now-t.born)
+	}
+	room := (t.heard.len+len(t.early))/parts + 16
+	s.IDs, s.Ages = make([]muster.LeaseID, 0, room), make([]time.Duration, 0, room)
+	take := func(id muster.LeaseID, at *time.Duration) {
+		if parts == 1 || hashID(id)%uint64(parts) == uint64(part) {
+			s.IDs, s.Ages = append(s.IDs, id), append(s.Ages, max(0, now-*at))
+		}
+	}
+	t.heard.each(take)
+	for id, at := range t.early {
+		take(id, &at)
+	}
+	return s
+}

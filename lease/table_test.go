@@ -1,0 +1,158 @@
+package lease_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/lease"
+)
+
+func granted(id muster.LeaseID) []lease.Change {
+	return []lease.Change{{Record: lease.Record{ID: id}, Heard: true}}
+}
+
+// ages returns the copy as a map.
+func ages(t *lease.Table, now time.Duration) map[muster.LeaseID]time.Duration {
+	s := t.Copy(0, 1, now)
+	m := map[muster.LeaseID]time.Duration{}
+	for i, id := range s.IDs {
+		m[id] = s.Ages[i]
+	}
+	return m
+}
+
+func TestTableFollowsState(t *testing.T) {
+	a, b, early, late := muster.MakeLeaseID(1, 0), muster.MakeLeaseID(2, 0), muster.MakeLeaseID(9, 0), muster.MakeLeaseID(10, 3)
+	tab := lease.NewTable(0)
+	tab.Apply(1, granted(a), 0)
+	tab.Apply(5, granted(b), 10)
+	tab.Merge([]muster.LeaseID{a, muster.MakeLeaseID(4, 0), early, late}, 20)
+	got := ages(tab, 30)
+	want := map[muster.LeaseID]time.Duration{a: 10, b: 20, early: 10, late: 10}
+	if len(got) != len(want) {
+		t.Errorf("got %v, want %v: ids that the state has passed and lacks are ignored, others kept", got, want)
+	}
+	for id, age := range want {
+		if got[id] != age {
+			t.Errorf("age of %v: got %v, want %v", id, got[id], age)
+		}
+	}
+	tab.Apply(9, append(granted(early), lease.Change{Record: lease.Record{ID: a}, Gone: true}), 40)
+	got = ages(tab, 40)
+	if _, ok := got[a]; ok || got[early] != 0 || got[late] != 20 || tab.Len() != 2 {
+		t.Errorf("after the state reached 9: %v", got)
+	}
+	tab.Apply(12, nil, 50)
+	if _, ok := ages(tab, 50)[late]; ok {
+		t.Error("an id that the state passed without it is still kept")
+	}
+}
+
+func TestTableSettlesStalls(t *testing.T) {
+	a := muster.MakeLeaseID(1, 0)
+	for name, c := range map[string]struct {
+		gap, want time.Duration // since the last tick; the age of a lease heard from a second before
+		stalls    int
+	}{
+		"a late tick": {500 * time.Millisecond, 1500 * time.Millisecond, 0},
+		"a stall":     {501 * time.Millisecond, time.Second, 1},
+		"a long one":  {time.Hour, time.Second, 1},
+	} {
+		for _, reader := range []func(*lease.Table, time.Duration){
+			func(tab *lease.Table, now time.Duration) { tab.Tick(now, true) },
+			func(tab *lease.Table, now time.Duration) { tab.Merge(nil, now) },
+			func(tab *lease.Table, now time.Duration) { tab.Heard(a, now) },
+			func(tab *lease.Table, now time.Duration) { tab.Apply(2, nil, now) },
+			func(tab *lease.Table, now time.Duration) { tab.Copy(0, 1, now) },
+		} {
+			tab := lease.NewTable(0)
+			tab.Apply(1, granted(a), 0)
+			for now := time.Duration(0); now <= time.Second; now += lease.TickEvery {
+				tab.Tick(now, true)
+			}
+			now := time.Second + c.gap
+			reader(tab, now)
+			if got := ages(tab, now)[a]; got != c.want || tab.Stalls() != c.stalls {
+				t.Errorf("%s: age %v and %d stalls, want %v and %d", name, got, tab.Stalls(), c.want, c.stalls)
+			}
+		}
+	}
+}
+
+func TestTableCreditsOutages(t *testing.T) {
+	a := muster.MakeLeaseID(1, 0)
+	const s = time.Second
+	tick := func(tab *lease.Table, from, to time.Duration) {
+		for now := from; now <= to; now += lease.TickEvery {
+			tab.Tick(now, true)
+		}
+	}
+	t.Run("once for each term", func(t *testing.T) {
+		tab := lease.NewTable(0)
+		tab.Apply(1, granted(a), 0)
+		tick(tab, 0, 10*s)
+		tab.Ack(2, 4*s, 10*s)
+		tab.Ack(2, 4*s, 10*s)
+		tab.Ack(1, 4*s, 10*s) // of an old term
+		if got := ages(tab, 10*s)[a]; got != 6*s {
+			t.Errorf("age %v, want 6s", got)
+		}
+		tab.Ack(3, time.Hour, 10*s)
+		if got := ages(tab, 10*s)[a]; got != 0 {
+			t.Errorf("age %v, want none: never later than now", got)
+		}
+	})
+	t.Run("what was settled as a stall is not taken out twice", func(t *testing.T) {
+		tab := lease.NewTable(0)
+		tab.Apply(1, granted(a), 0)
+		tick(tab, 0, 1*s)
+		tab.Ack(1, 0, 1*s)
+		tab.Tick(9*s, true) // stalled for 8 s
+		if sh := tab.Copy(0, 1, 9*s); sh.AckAge != 8*s || sh.Stalled != 8*s {
+			t.Errorf("last ack %v ago, %v settled since; want 8s and 8s", sh.AckAge, sh.Stalled)
+		}
+		tick(tab, 9*s, 10*s)
+		tab.Ack(2, 9*s, 10*s)
+		if got := ages(tab, 10*s)[a]; got != 1*s {
+			t.Errorf("age %v, want 1s: the outage of 9s held the stall of 8s", got)
+		}
+	})
+}
+
+func TestTableAge(t *testing.T) {
+	const s = time.Second
+	tab := lease.NewTable(0)
+	if got := tab.Copy(0, 1, 0).Age; got != 0 {
+		t.Errorf("age of a table that is no voter's: %v", got)
+	}
+	for now := time.Duration(0); now < 10*s; now += lease.TickEvery {
+		tab.Tick(now, now >= 5*s) // a learner for 5 s
+	}
+	if got := tab.Copy(0, 1, 10*s).Age; got != 5*s {
+		t.Errorf("age %v, want 5s: since it became a voter", got)
+	}
+	tab.Reset(7, func(yield func(muster.LeaseID) bool) { yield(muster.MakeLeaseID(3, 0)) }, 10*s)
+	if sh := tab.Copy(0, 1, 10*s); sh.Age != 0 || len(sh.IDs) != 1 || sh.Applied != 7 {
+		t.Errorf("after a reset: %+v, want a table as young as after a start", sh)
+	}
+}
+
+func TestCopyInParts(t *testing.T) {
+	tab := lease.NewTable(0)
+	for i := range uint64(1000) {
+		tab.Apply(i+1, granted(muster.MakeLeaseID(i+1, 0)), 0)
+	}
+	seen := map[muster.LeaseID]bool{}
+	for part := range 7 {
+		for _, id := range tab.Copy(part, 7, 0).IDs {
+			if seen[id] {
+				t.Fatalf("%v is in two parts", id)
+			}
+			seen[id] = true
+		}
+	}
+	if len(seen) != 1000 {
+		t.Errorf("the parts hold %d leases, want 1000", len(seen))
+	}
+}
