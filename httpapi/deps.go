@@ -74,6 +74,7 @@ type Deps struct {
 	// Listener is where Run serves. The Server closes it when Run returns.
 	Listener net.Listener
 	Registry Registry
+	Leases   Leases
 	Cluster  Cluster
 	// Logger takes the access log at level debug; nil discards.
 	Logger *slog.Logger

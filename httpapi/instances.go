@@ -139,12 +139,9 @@ func (s *Server) deleteInstance(c *call) error {
 	if err != nil {
 		return err
 	}
-	var incarnation uint64
-	if c.values.has(paramIncarnation) {
-		text := c.values.text[paramIncarnation]
-		if incarnation, err = muster.ParseIndex(text); err != nil || incarnation == 0 {
-			return badParam(muster.CodeInvalidIndex, "incarnation", "", "%q is not a whole number from 1 to 2^53-1", clip(text))
-		}
+	incarnation, err := c.incarnation()
+	if err != nil {
+		return err
 	}
 	return c.write(func(ctx context.Context, who muster.Caller) (muster.Written, error) {
 		return s.registry.Deregister(ctx, who, c.instanceKey(), incarnation, cond)

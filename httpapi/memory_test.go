@@ -18,6 +18,7 @@ type memory struct {
 	views     map[muster.ServiceKey]*muster.View
 	gone      map[muster.InstanceKey]bool
 	events    []*muster.Event
+	leases    []*muster.Lease
 	changed   map[muster.ServiceKey]chan struct{}
 	anything  chan struct{}
 	confirmed uint64 // what the leader has confirmed; at least index

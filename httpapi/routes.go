@@ -41,8 +41,13 @@ func routeTable() []*route {
 		instances = service + "/instances"
 		instance  = instances + "/{id}"
 		override  = instance + "/override"
+		heartbeat = instance + "/heartbeat"
+		lease     = "/v1/leases/{id}"
 	)
 	return []*route{
+		{method: "PUT", path: heartbeat, permission: permServiceWrite, params: params(paramNamespace, paramTimeout, paramIncarnation), handle: (*Server).beatInstance},
+		{method: "POST", path: "/v1/heartbeats", permission: permServiceWrite, params: params(paramTimeout), handle: (*Server).beatMany},
+		{method: "PUT", path: lease + "/heartbeat", permission: permServiceWrite, params: params(paramTimeout), handle: (*Server).beatLease},
 		{method: "GET", path: service, permission: permServiceRead, params: pollParams | filterParams, handle: (*Server).getService},
 		{method: "GET", path: instance, permission: permServiceRead, params: pollParams, handle: (*Server).getInstance},
 		{method: "PUT", path: instance, permission: permServiceWrite, params: writeParams, handle: (*Server).putInstance},
@@ -52,6 +57,9 @@ func routeTable() []*route {
 		{method: "POST", path: "/v1/batch/register", permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).registerBatch},
 		{method: "GET", path: services, permission: permServiceRead, params: pollParams | params(paramPrefix), handle: (*Server).getServices},
 
+		{method: "POST", path: "/v1/leases", permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).postLease},
+		{method: "GET", path: lease, permission: permServiceRead, params: params(paramTimeout), handle: (*Server).getLease},
+		{method: "DELETE", path: lease, permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).deleteLease},
 		{method: "PUT", path: override, permission: permOperatorWrite, params: writeParams, handle: (*Server).putOverride},
 		{method: "DELETE", path: override, permission: permOperatorWrite, params: writeParams, handle: (*Server).deleteOverride},
 		{method: "GET", path: "/v1/events", permission: permServiceRead, params: readParams | params(paramService, paramInstance, paramSince, paramLimit), handle: (*Server).getEvents},

@@ -53,6 +53,7 @@ type Server struct {
 	cfg         Config
 	deps        Deps
 	registry    Registry
+	leases      Leases
 	cluster     Cluster
 	log         *slog.Logger
 	metrics     *metrics
@@ -74,8 +75,8 @@ type Server struct {
 // New makes a Server of its parts; it starts nothing.
 func New(cfg Config, deps Deps) (*Server, error) {
 	switch {
-	case deps.Listener == nil || deps.Registry == nil || deps.Cluster == nil:
-		return nil, errors.New("httpapi: needs a listener, a registry and a cluster")
+	case deps.Listener == nil || deps.Registry == nil || deps.Leases == nil || deps.Cluster == nil:
+		return nil, errors.New("httpapi: needs a listener, a registry, leases and a cluster")
 	case cfg.Drain < 0 || cfg.Drain > maxDrain:
 		return nil, fmt.Errorf("httpapi: drain %s is not between 0 and %s", cfg.Drain, maxDrain)
 	}
@@ -92,7 +93,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg.withDefaults(), deps: deps, registry: deps.Registry, cluster: deps.Cluster, log: deps.Logger,
+		cfg: cfg.withDefaults(), deps: deps, registry: deps.Registry, leases: deps.Leases, cluster: deps.Cluster, log: deps.Logger,
 		metrics: m, metricsPage: newMetricsPage(deps.Gatherer, deps.Logger), table: t,
 		crossOrigin: http.NewCrossOriginProtection(), node: []string{deps.Cluster.ID()},
 		idPrefix: strings.ToLower(rand.Text()[:10]) + "-",

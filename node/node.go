@@ -16,6 +16,7 @@ import (
 	"github.com/muster-registry/muster/cluster"
 	"github.com/muster-registry/muster/fsm"
 	"github.com/muster-registry/muster/httpapi"
+	"github.com/muster-registry/muster/lease"
 	"github.com/muster-registry/muster/registry"
 )
 
@@ -66,6 +67,7 @@ type Node struct {
 	log     *slog.Logger
 	state   *fsm.FSM
 	cluster *cluster.Node
+	keeper  *lease.Keeper
 	http    *httpapi.Server
 	api     net.Listener
 	fatal   chan error // of the state machine; holds the first
@@ -111,7 +113,8 @@ func New(cfg Config, deps Deps) (*Node, error) {
 // assemble builds the rooms from the ground up.
 func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	var err error
-	n.state, err = fsm.New(fsm.Config{Logger: deps.Logger, Registerer: metrics, Fatal: n.stopFor})
+	feed := &leaseFeed{}
+	n.state, err = fsm.New(fsm.Config{Logger: deps.Logger, Registerer: metrics, Fatal: n.stopFor, Listeners: []fsm.Listener{feed}})
 	if err != nil {
 		return fmt.Errorf("making the state machine: %w", err)
 	}
@@ -126,12 +129,21 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	if err != nil {
 		return err
 	}
-	desk, err := registry.New(registry.Config{Logger: deps.Logger}, registry.Deps{State: n.state, Consensus: n.cluster})
+	n.keeper, err = lease.New(lease.Config{}, lease.Deps{
+		State: leaseState{n.state}, Log: leaseLog{n.cluster}, Raft: n.cluster, Peers: n.cluster,
+		Logger: deps.Logger, Registerer: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	feed.keeper = n.keeper
+	n.cluster.OnSession(n.keeper.Lead)
+	desk, err := registry.New(registry.Config{Logger: deps.Logger}, registry.Deps{State: n.state, Consensus: n.cluster, Keeper: n.keeper})
 	if err != nil {
 		return err
 	}
 	n.http, err = httpapi.New(httpapi.Config{Version: n.cfg.Version}, httpapi.Deps{
-		Listener: n.api, Registry: desk, Cluster: n.cluster, Logger: deps.Logger, Registerer: metrics, Gatherer: metrics,
+		Listener: n.api, Registry: desk, Leases: desk, Cluster: n.cluster, Logger: deps.Logger, Registerer: metrics, Gatherer: metrics,
 	})
 	return err
 }
@@ -160,6 +172,9 @@ func (n *Node) Run(ctx context.Context) error {
 		defer close(edgeDone)
 		return n.http.Run(edge)
 	}, func(error) { stopEdge() })
+	g.Add(func() error {
+		return n.keeper.Run(core)
+	}, func(error) {}) // ends with the core
 	g.Add(func() error {
 		return n.cluster.Run(core)
 	}, func(error) {

@@ -36,34 +36,36 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Deps are the parts the registry works with; both are needed.
+// Deps are the parts the registry works with; all are needed.
 type Deps struct {
 	State     *fsm.FSM
 	Consensus Consensus
+	Keeper    Keeper
 }
 
 // Registry answers for the whole of what is registered.
 type Registry struct {
 	state     *fsm.FSM
 	consensus Consensus
+	keeper    Keeper
 	log       *slog.Logger
 	filters   filterCache
 }
 
 // New returns a registry over deps.
 func New(cfg Config, deps Deps) (*Registry, error) {
-	if deps.State == nil || deps.Consensus == nil {
-		return nil, errors.New("registry: needs a state and a consensus")
+	if deps.State == nil || deps.Consensus == nil || deps.Keeper == nil {
+		return nil, errors.New("registry: needs a state, a consensus and a keeper of leases")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Registry{state: deps.State, consensus: deps.Consensus, log: cfg.Logger}, nil
+	return &Registry{state: deps.State, consensus: deps.Consensus, keeper: deps.Keeper, log: cfg.Logger}, nil
 }
 
 // ownWriteWait bounds how long an answer to a write is held back so that whoever
 // wrote through this node finds it on this node. A follower learns within some
-// 20 ms what was committed; one that does not, says so by its index.
+// 40 ms what was committed; one that does not, says so by its index.
 const ownWriteWait = 250 * time.Millisecond
 
 // settle waits until this node has applied a write it is about to answer.

@@ -14,13 +14,15 @@ import (
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/fsm"
+	"github.com/muster-registry/muster/lease"
 	"github.com/muster-registry/muster/registry"
 )
 
 // lone is a consensus of one: what is proposed is applied at once, to the real
 // state machine. Its knobs stand for what a cluster may be.
 type lone struct {
-	state *fsm.FSM
+	state  *fsm.FSM
+	keeper *lease.Keeper
 
 	mu    sync.Mutex
 	index uint64        // guarded by mu
@@ -75,12 +77,15 @@ func (l *lone) set(fn func(*lone)) { l.mu.Lock(); defer l.mu.Unlock(); fn(l) }
 
 func newRegistry(t *testing.T) (*registry.Registry, *lone) {
 	t.Helper()
-	state, err := fsm.New(fsm.Config{Fatal: func(err error) { t.Error(err) }})
+	feed := &feed{}
+	state, err := fsm.New(fsm.Config{Fatal: func(err error) { t.Error(err) }, Listeners: []fsm.Listener{feed}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := &lone{state: state, ready: true}
-	r, err := registry.New(registry.Config{}, registry.Deps{State: state, Consensus: l})
+	l.keeper = newKeeper(t, l)
+	feed.keeper = l.keeper
+	r, err := registry.New(registry.Config{}, registry.Deps{State: state, Consensus: l, Keeper: feed.keeper})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func runDev(cmd *cobra.Command, count, port int, logs logFlags) (err error) {
 			DataDir: filepath.Join(dir, name), Name: name, Version: version, ClusterName: "dev",
 			APIAddr: addr(n, 0), PeerAddr: addr(n, 1), GossipAddr: addr(n, 2),
 			Found: node.Found{BootstrapExpect: count, Join: seeds},
-		}, node.Deps{Logger: logger.With("node", name)})
+		}, node.Deps{Logger: logger.With("name", name)})
 		if err != nil {
 			stop()
 			return joinGroup(group, err)

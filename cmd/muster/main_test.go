@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -53,6 +55,9 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("%v ended with %d, want %s", args[1:], code, args[0])
 				}
 			},
+			// listed SERVICE ID waits until the instance is there, unlisted until it is not.
+			"listed":   func(ts *testscript.TestScript, _ bool, args []string) { waitListed(ts, args, 200) },
+			"unlisted": func(ts *testscript.TestScript, _ bool, args []string) { waitListed(ts, args, 404) },
 			"ready": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
@@ -60,4 +65,20 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+func waitListed(ts *testscript.TestScript, args []string, want int) {
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, _, err := request(context.Background(), http.DefaultClient, "GET", ts.Getenv("MUSTER_ADDR")+instancePath(args[0], args[1]), "")
+		if err == nil && status == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%v: waited %s for status %d, the last was %d (%v)", args, patience, want, status, err)
+		}
+		<-tick.C
+	}
 }

@@ -122,15 +122,17 @@ func newRegister(g *global) *cobra.Command {
 	var namespace, ttl, onExpiry, reason string
 	var removeAfter time.Duration
 	var meta, checks []string
+	var stay bool
 	cmd := &cobra.Command{
 		Use:   "register SERVICE",
 		Short: "Register an instance of a service",
 		Long: `Register an instance, or replace the one of the same id.
 
-With a ttl the instance wants a heartbeat within every ttl; with --ttl none it
+With a ttl the instance wants a heartbeat within every ttl: --keep sends them for as
+long as this command runs, and deregisters at its end. With --ttl none the instance
 stays until it is deregistered.`,
 		Example: `  muster register web --address 10.0.0.5 --port 8080 --ttl none
-  muster register web --id web-1 --address 10.0.0.5 --port 8080 --ttl 10s --check http:/health --tag canary`,
+  muster register web --id web-1 --address 10.0.0.5 --port 8080 --ttl 10s --keep --tag canary`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAPI(g)
@@ -157,9 +159,16 @@ stays until it is deregistered.`,
 			if inst.ID != "" {
 				method, path = "PUT", instancePath(args[0], inst.ID)
 			}
+			if stay && inst.TTL == muster.NoTTL {
+				return usageError("--keep goes with a ttl: an instance with --ttl none needs no heartbeats")
+			}
 			var out muster.Instance
-			if _, err := a.call(cmd.Context(), method, path, query("namespace", namespace, "reason", reason), registration(&inst), &out); err != nil {
+			body := registration(&inst)
+			if _, err := a.call(cmd.Context(), method, path, query("namespace", namespace, "reason", reason), body, &out); err != nil {
 				return err
+			}
+			if stay {
+				return keep(cmd, a, out, body)
 			}
 			if g.output == "json" {
 				return printJSON(cmd, out)
@@ -182,6 +191,7 @@ stays until it is deregistered.`,
 	f.StringVar(&onExpiry, "on-expiry", "", "remove or down: what becomes of it when the ttl runs out")
 	f.DurationVar(&removeAfter, "remove-after", 0, "with --on-expiry down: how long it is kept")
 	f.StringArrayVar(&checks, "check", nil, "a health check: http:/path, tcp, tcp:PORT, grpc, grpc:SERVICE, service:NAME (repeat for more)")
+	f.BoolVar(&stay, "keep", false, "beat for the instance until this command ends, then deregister it")
 	reasonFlag(cmd, &reason)
 	for _, name := range []string{"address", "port"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {

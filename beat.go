@@ -1,0 +1,51 @@
+package muster
+
+// Beat is the answer to a heartbeat.
+type Beat struct {
+	TTL TTL `json:"ttl"`
+	// Next is when to beat again: about a third of the TTL, jittered, and longer
+	// while the registry is under load.
+	Next Duration `json:"next"`
+}
+
+// Beats is the answer to a batch of heartbeats.
+type Beats struct {
+	Renewed int `json:"renewed"`
+	// Unknown are the leases ("42-0") and the instances ("namespace/service/id") of
+	// the request that are gone: register those again.
+	Unknown []string `json:"unknown"`
+	// Persistent are instances of the request that have no lease and need no beats.
+	Persistent []string `json:"persistent,omitempty"`
+	Next       Duration `json:"next"`
+}
+
+// Heartbeats is a batch of heartbeats: leases by id, instances by name, at most
+// MaxHeartbeatItems together.
+type Heartbeats struct {
+	Leases    []LeaseID     `json:"leases,omitempty"`
+	Instances []InstanceKey `json:"instances,omitempty"`
+}
+
+// LeaseRequest asks for a lease that many instances may name.
+type LeaseRequest struct {
+	TTL TTL `json:"ttl"`
+	// Name is shown to people; at most MaxNameLen bytes.
+	Name string `json:"name,omitempty"`
+}
+
+// Normalize checks the request and fills in the default TTL.
+func (r *LeaseRequest) Normalize() error {
+	var f faults
+	if r.TTL == 0 {
+		r.TTL = TTL(DefaultTTL)
+	}
+	if r.TTL == NoTTL {
+		f.add("/ttl", CodeTTLOutOfRange, "a lease has a ttl from 1s to 24h")
+	} else if err := new(TTL).set(r.TTL.Duration()); err != nil {
+		f.addErr("/ttl", err)
+	}
+	if len(r.Name) > MaxNameLen || !printable(r.Name) {
+		f.add("/name", CodeInvalidName, "is longer than 128 bytes or holds control characters")
+	}
+	return f.err()
+}
