@@ -68,6 +68,18 @@ func benchMuster(b *testing.B) {
 	})
 }
 
+// BenchmarkReadIndex reads from a follower: many readers share a call.
+func BenchmarkReadIndex(b *testing.B) {
+	g := newGroup(b, 3, func(n *node) { n.cfg.Profile = cluster.ProfileDefault }).start()
+	n := g.follower()
+	n.write("first")
+	spread(b, func(int) error {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		return n.ReadIndex(ctx)
+	})
+}
+
 func benchRaft(b *testing.B) {
 	var servers []raft.Server
 	var nodes []*raft.Raft

@@ -12,8 +12,8 @@ import (
 )
 
 // remoteDepth is how many propose calls are on their way to one leader at once.
-// What comes meanwhile gathers for the next.
-const remoteDepth = 4
+// What comes meanwhile gathers for the next: more calls would only be smaller ones.
+const remoteDepth = 2
 
 // route is where operations of other nodes are sent.
 type route struct{ id, addr string }

@@ -113,6 +113,9 @@ func (g *gossip) stop(crash bool) {
 
 // announce tells the others what self says now.
 func (g *gossip) announce() {
+	if !g.started.Load() {
+		return
+	}
 	if err := g.list.UpdateNode(gossipUpdate); err != nil {
 		g.logger.Debug("metadata not spread yet", "err", err)
 	}

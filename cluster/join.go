@@ -13,6 +13,7 @@ import (
 const (
 	rejoinEvery   = 15 * time.Second
 	seedRetry     = time.Second
+	seedWarnFirst = 3 * time.Second
 	seedWarnEvery = 30 * time.Second
 )
 
@@ -40,7 +41,6 @@ func validAddr(s string) bool {
 type seed struct {
 	addr    string
 	reached bool // once since the node started
-	since   time.Time
 	warned  time.Time
 }
 
@@ -48,10 +48,10 @@ type seed struct {
 // has lost: memberlist itself forgets the dead after half a minute, and two halves
 // of a cluster that have forgotten each other never meet again.
 func (n *Node) keepJoined(ctx context.Context) {
-	now := time.Now()
+	warned := time.Now().Add(seedWarnFirst - seedWarnEvery)
 	seeds := make([]*seed, len(n.cfg.Join))
 	for i, addr := range n.cfg.Join {
-		seeds[i] = &seed{addr: addr, since: now, warned: now}
+		seeds[i] = &seed{addr: addr, warned: warned}
 	}
 	lastFull := time.Time{}
 	for {

@@ -67,6 +67,7 @@ type Node struct {
 		err  error // set before failed is closed
 	}
 	loops   sync.WaitGroup // the node's own goroutines
+	parts   sync.WaitGroup // the parts below raft: port, transport, log
 	futures sync.WaitGroup // those that wait for raft, which may leave them waiting
 }
 
@@ -208,7 +209,7 @@ func (n *Node) stopping() bool { return n.stops.Load() }
 // ID is the node's id, made inside its data directory.
 func (n *Node) ID() string { return n.id }
 
-// PeerAddr and GossipAddr are the addresses others reach the node at.
+// PeerAddr is the address others reach the peer port at.
 func (n *Node) PeerAddr() string { return n.port.Advertised() }
 
 // GossipAddr is the address to give to other nodes as one to join.

@@ -32,6 +32,11 @@ var profiles = map[Profile]timing{
 	ProfileSlow:    {heartbeat: time.Second, lease: 800 * time.Millisecond, callTimeout: 4 * time.Second, stabilise: 20 * time.Second},
 }
 
+// commitTimeout is how soon, at most twice over, followers learn what was committed
+// when no further entry tells them. Reads and watches on followers are late by it;
+// the price is an empty message to each follower as often.
+const commitTimeout = 20 * time.Millisecond
+
 // The log that is kept behind a snapshot is long, because a follower that needs
 // a whole snapshot is the rare and delicate case.
 const (
@@ -77,6 +82,7 @@ func raftConfig(id string, t timing, logger *slog.Logger) *raft.Config {
 	c.LocalID = raft.ServerID(id)
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = t.heartbeat, t.heartbeat, t.lease
 	c.MaxAppendEntries = 256
+	c.CommitTimeout = commitTimeout
 	c.BatchApplyCh = false
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true

@@ -17,8 +17,9 @@ const (
 	verifyTell    = 5 * time.Second
 	loopsTimeout  = 5 * time.Second
 	raftTimeout   = 5 * time.Second
+	partsTimeout  = 5 * time.Second
 	futureTimeout = time.Second
-	applyTimeout  = 200 * time.Millisecond
+	quietTimeout  = 300 * time.Millisecond
 	hungAfter     = 5 * time.Second
 	logCache      = 1024
 	raftTransport = 2 * time.Second
@@ -31,9 +32,8 @@ var errKilled = errors.New("cluster: killed")
 // lifetimes are the parts of a running node that end one after the other.
 type lifetimes struct {
 	cancelLoops, cancelStore, cancelPort context.CancelFunc
-	portDone, storeDone                  chan struct{}
+	portDone                             chan struct{}
 	transport                            *peer.Transport
-	transportDone                        chan struct{}
 }
 
 // Run is the node's life. It checks the log, starts raft and the gossip, and takes
@@ -82,7 +82,7 @@ func (n *Node) start(ctx context.Context, l *lifetimes) error {
 	inner := context.WithoutCancel(ctx) // the node outlives ctx by the hand-over
 	portCtx, cancelPort := context.WithCancel(inner)
 	l.cancelPort, l.portDone = cancelPort, make(chan struct{})
-	n.loops.Go(func() {
+	n.parts.Go(func() {
 		defer close(l.portDone)
 		if err := n.port.Run(portCtx); err != nil {
 			n.fail(fmt.Errorf("the peer port: %w", err))
@@ -97,15 +97,13 @@ func (n *Node) start(ctx context.Context, l *lifetimes) error {
 	}
 	n.raft.Store(r)
 	storeCtx, cancelStore := context.WithCancel(inner)
-	l.cancelStore, l.storeDone, l.transportDone = cancelStore, make(chan struct{}), make(chan struct{})
-	n.loops.Go(func() {
-		defer close(l.storeDone)
+	l.cancelStore = cancelStore
+	n.parts.Go(func() {
 		if err := n.store.Run(storeCtx); err != nil {
 			n.fail(err)
 		}
 	})
-	n.loops.Go(func() {
-		defer close(l.transportDone)
+	n.parts.Go(func() {
 		if err := l.transport.Run(storeCtx); err != nil {
 			n.fail(fmt.Errorf("the raft transport: %w", err))
 		}
@@ -191,7 +189,7 @@ func (n *Node) startLoops(ctx context.Context, r *raft.Raft) {
 
 // stop ends the node: leadership first, so that the cluster goes on without a gap,
 // then the gossip, so that peers stop looking, then what works on raft, raft itself,
-// the connections, and last the files.
+// the connections, and last the files. After a crash the connections go first.
 func (n *Node) stop(ctx context.Context, l *lifetimes) error {
 	n.stops.Store(true)
 	inner := context.WithoutCancel(ctx)
@@ -207,22 +205,34 @@ func (n *Node) stop(ctx context.Context, l *lifetimes) error {
 		}
 	}
 	killed := n.killed.Load()
-	if killed && l.cancelPort != nil {
-		l.cancelPort()
+	if killed {
+		close(n.ended)
+		if l.cancelPort != nil {
+			l.cancelPort()
+			select {
+			case <-l.portDone:
+			case <-time.NewTimer(partsTimeout).C:
+			}
+		}
 	}
 	n.gossip.stop(killed)
 	if l.cancelLoops != nil {
 		l.cancelLoops()
 	}
-	close(n.ended)
+	if !killed {
+		close(n.ended)
+	}
+	if !waitGroup(&n.loops, loopsTimeout) {
+		n.logger.Error("parts of the node did not end in time")
+	}
 	n.stopRaft(inner, l, failed)
 	for _, cancel := range []context.CancelFunc{l.cancelStore, l.cancelPort} {
 		if cancel != nil {
 			cancel()
 		}
 	}
-	if !waitGroup(&n.loops, loopsTimeout) {
-		n.logger.Error("parts of the node did not end in time")
+	if !waitGroup(&n.parts, partsTimeout) {
+		n.logger.Error("connections did not end in time")
 	}
 	waitGroup(&n.futures, futureTimeout)
 	err := n.release()
@@ -238,9 +248,8 @@ func (n *Node) stop(ctx context.Context, l *lifetimes) error {
 	return nil
 }
 
-// stopRaft shuts raft down. It first lets the state machine finish what it was
-// given, because whoever waits for that is not told otherwise; and where the disk
-// is the trouble it closes the log, because raft may be waiting inside.
+// stopRaft shuts raft down. Where the disk is the trouble it closes the log first,
+// because raft may be waiting inside.
 func (n *Node) stopRaft(ctx context.Context, l *lifetimes, failed error) {
 	r := n.raft.Load()
 	if r == nil {
@@ -249,14 +258,9 @@ func (n *Node) stopRaft(ctx context.Context, l *lifetimes, failed error) {
 		}
 		return
 	}
+	n.awaitQuiet(ctx, r)
 	if _, disk := errors.AsType[*logstore.ExitError](failed); disk {
 		n.store.Close()
-	} else {
-		actx, cancel := context.WithTimeout(ctx, applyTimeout)
-		defer cancel()
-		if err := n.fsm.WaitApplied(actx, r.AppliedIndex()); err != nil {
-			n.logger.Debug("entries were left unapplied", "err", err) // or the last is of raft's own kind
-		}
 	}
 	done := make(chan error, 1)
 	n.futures.Go(func() { done <- r.Shutdown().Error() })
@@ -269,6 +273,23 @@ func (n *Node) stopRaft(ctx context.Context, l *lifetimes, failed error) {
 		}
 	case <-timer.C:
 		n.logger.Error("raft did not stop in time")
+	}
+}
+
+// awaitQuiet lets the entries under way be answered, and the state machine finish
+// what it was given: whoever waits for what is in its queue when raft is shut down
+// is never told anything.
+func (n *Node) awaitQuiet(ctx context.Context, r *raft.Raft) {
+	ctx, cancel := context.WithTimeout(ctx, quietTimeout)
+	defer cancel()
+	for n.local.Load() > 0 && sleep(ctx, time.Millisecond) {
+	}
+	for {
+		given := r.AppliedIndex()
+		// The last may be of raft's own kind, which the state machine never sees.
+		if n.fsm.WaitApplied(ctx, given) != nil || r.AppliedIndex() == given {
+			return
+		}
 	}
 }
 

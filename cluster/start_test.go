@@ -98,6 +98,35 @@ func TestSecondProcessOnADataDirectory(t *testing.T) {
 	n.write("unharmed")
 }
 
+func TestUnreachableSeed(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 1, func(n *node) { n.cfg.Join = []string{freeAddr(t)} }).start()
+	n := g.nodes[0]
+	eventually(t, "a warning", func() bool { return n.log.count("cannot reach a node to join") > 0 })
+	late := newGroup(t, 0)
+	late.add(0, func(c *node) { c.cfg.Addrs.Gossip = n.cfg.Join[0] })
+	late.start() // the seed comes up at last, and is taken in
+	g.leader()
+	eventually(t, "the seed as a member", func() bool { return len(n.Status().Members) == 2 })
+	for _, n := range late.nodes {
+		n.stop()
+	}
+}
+
+func TestDoubtfulConfigurations(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 2, func(n *node) { n.cfg.Name = "same" }).start()
+	g.leader()
+	for what, text := range map[string]string{
+		"an even number":  "an even number of voters",
+		"one name of two": "two nodes show the same name",
+	} {
+		eventually(t, "a warning about "+what, func() bool {
+			return g.nodes[0].log.count(text)+g.nodes[1].log.count(text) > 0
+		})
+	}
+}
+
 func TestFlippedByte(t *testing.T) {
 	t.Parallel()
 	g := newGroup(t, 3).start()

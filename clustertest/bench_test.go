@@ -2,6 +2,7 @@ package clustertest_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -140,8 +141,70 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
+// BenchmarkHeartbeat: single heartbeats over HTTP at concurrency 128 for 10,000
+// leases, spread over three nodes, against a bare net/http handler that answers
+// the same bytes.
+func BenchmarkHeartbeat(b *testing.B) {
+	c := clustertest.Start(b, 3, clustertest.Profile("default"))
+	fillTTL(b, c, 100, 100, "10m")
+	client := newClient()
+	defer client.CloseIdleConnections()
+	floorURL := bareHandler(b, []byte(`{"ttl":"10m0s","next":"3m20s"}`))
+	var seq atomic.Int64
+	compare(b, func() float64 {
+		return rate(b, concurrency, func(w, _ int) error {
+			n := seq.Add(1) % 10_000
+			url := fmt.Sprintf("%s/v1/services/fill-%d/instances/i-%d-%d/heartbeat", c.Members[w%3].URL(), n/100, n/100, n%100)
+			return send(client, "PUT", url, "", 200)
+		})
+	}, func() float64 {
+		return rate(b, concurrency, func(int, int) error { return send(client, "PUT", floorURL, "", 200) })
+	})
+}
+
+// BenchmarkHeartbeatBatch: renewals in batches of 1,000 leases.
+func BenchmarkHeartbeatBatch(b *testing.B) {
+	c := clustertest.Start(b, 3, clustertest.Profile("default"))
+	fillTTL(b, c, 100, 100, "10m")
+	client := newClient()
+	defer client.CloseIdleConnections()
+	var bodies []string
+	for batch := range 10 {
+		var v muster.Heartbeats
+		for s := range 10 {
+			for n := range 100 {
+				i, ok := c.Members[0].Node().State().LeaseOf(muster.InstanceKey{
+					Namespace: "default", Service: fmt.Sprintf("fill-%d", batch*10+s), ID: fmt.Sprintf("i-%d-%d", batch*10+s, n),
+				})
+				if !ok {
+					b.Fatal("an instance has no lease")
+				}
+				v.Leases = append(v.Leases, i)
+			}
+		}
+		text, err := json.Marshal(v)
+		if err != nil {
+			b.Fatal(err)
+		}
+		bodies = append(bodies, string(text))
+	}
+	var got []float64
+	for range rounds {
+		got = append(got, 1000*rate(b, 16, func(w, call int) error {
+			return send(client, "POST", c.Members[w%3].URL()+"/v1/heartbeats", bodies[(w+call)%10], 200)
+		}))
+	}
+	b.ReportMetric(median(got), "renewals/s")
+	b.ReportMetric(0, "ns/op")
+}
+
 // fill registers services of size instances each, in batches of 500.
 func fill(b *testing.B, c *clustertest.Cluster, services, size int) {
+	b.Helper()
+	fillTTL(b, c, services, size, "none")
+}
+
+func fillTTL(b *testing.B, c *clustertest.Cluster, services, size int, ttl string) {
 	b.Helper()
 	var items []string
 	batches := make(chan string, 8)
@@ -161,8 +224,8 @@ func fill(b *testing.B, c *clustertest.Cluster, services, size int) {
 	}
 	for s := range services {
 		for n := range size {
-			items = append(items, fmt.Sprintf(`{"service":"fill-%d","id":"i-%d-%d","address":"10.%d.%d.%d","port":8080,"ttl":"none","version":"1.4.2","zone":"eu-1a","tags":["canary"],"meta":{"team":"pay"}}`,
-				s, s, n, s%250, n/250, n%250))
+			items = append(items, fmt.Sprintf(`{"service":"fill-%d","id":"i-%d-%d","address":"10.%d.%d.%d","port":8080,"ttl":%q,"version":"1.4.2","zone":"eu-1a","tags":["canary"],"meta":{"team":"pay"}}`,
+				s, s, n, s%250, n/250, n%250, ttl))
 			if len(items) == muster.MaxBatchItems {
 				flush()
 			}

@@ -20,6 +20,7 @@ type lease struct {
 	inst    string
 	shared  *sharedLease
 	suspect bool
+	down    bool // an own one whose instance is kept as down when it ends
 }
 
 // sharedLease is what a lease has that many instances may name.
@@ -136,8 +137,8 @@ func (t *leaseTable) take() []*leaseChunk {
 	return slices.Clone(t.chunks)
 }
 
-// hangs lists what hangs on l, in the order of services and ids.
-func (l *lease) hangs() []hanging {
+// holds lists what hangs on l, in no order.
+func (l *lease) holds() []hanging {
 	if l.shared == nil {
 		return []hanging{{l.svc, l.inst}}
 	}
@@ -145,19 +146,29 @@ func (l *lease) hangs() []hanging {
 	for h := range l.shared.hanging {
 		all = append(all, h)
 	}
+	return all
+}
+
+// hangs lists what hangs on l, in the order of services and ids.
+func (l *lease) hangs() []hanging { return sorted(l.holds()) }
+
+func sorted(all []hanging) []hanging {
 	slices.SortFunc(all, func(a, b hanging) int {
 		return cmp.Or(a.svc.key.Compare(b.svc.key), cmp.Compare(a.inst, b.inst))
 	})
 	return all
 }
 
-// public is l as the registry shows it.
-func (l *lease) public() *muster.Lease {
-	p := &muster.Lease{ID: l.id, TTL: muster.TTL(l.ttl), Generation: l.gen, Shared: l.shared != nil, Instances: []muster.InstanceKey{}}
+// public is l, and what hangs on it, as the registry shows it.
+func (l *lease) public(hangs []hanging) *muster.Lease {
+	p := &muster.Lease{
+		ID: l.id, TTL: muster.TTL(l.ttl), Generation: l.gen, Shared: l.shared != nil,
+		Instances: make([]muster.InstanceKey, 0, len(hangs)),
+	}
 	if l.shared != nil {
 		p.Name = l.shared.name
 	}
-	for _, h := range l.hangs() {
+	for _, h := range hangs {
 		p.Instances = append(p.Instances, muster.InstanceKey{Namespace: h.svc.key.Namespace, Service: h.svc.key.Service, ID: h.inst})
 	}
 	return p
@@ -167,9 +178,9 @@ func (l *lease) public() *muster.Lease {
 func (l *lease) record() LeaseRecord {
 	r := LeaseRecord{ID: l.id, TTL: muster.TTL(l.ttl).Duration(), Generation: l.gen, Suspect: l.suspect, Shared: l.shared != nil, Instances: 1}
 	if l.shared == nil {
-		r.Services = l.svc.keys
-		if i := l.svc.find(l.inst); i != nil {
-			r.OnExpiry = i.OnExpiry
+		r.Services, r.OnExpiry = l.svc.keys, muster.ExpiryRemove
+		if l.down {
+			r.OnExpiry = muster.ExpiryDown
 		}
 		return r
 	}

@@ -64,7 +64,7 @@ func (o *GrantLease) apply(s *state, at step) result {
 	l := lease{id: muster.MakeLeaseID(at.index, at.place), gen: at.index, ttl: int64(o.TTL), shared: newSharedLease(o.Name)}
 	s.leases.add(l)
 	s.out.lease(l.id, true)
-	return result{index: at.index, created: true, changed: true, lease: l.public()}
+	return result{index: at.index, created: true, changed: true, lease: l.public(nil)}
 }
 
 func (o *RevokeLease) apply(s *state, at step) result {
@@ -76,13 +76,13 @@ func (o *RevokeLease) apply(s *state, at step) result {
 		return reject(at, unknownLease(o.ID))
 	}
 	l := *found
-	revoked := l.public()
+	hangs := l.hangs()
 	s.leases.remove(l.id)
 	s.out.lease(l.id, false)
-	for _, h := range l.hangs() {
+	for _, h := range hangs {
 		s.remove(h.svc, h.svc.find(h.inst), removal{
 			event: muster.EventDeregistered, cause: muster.CauseLeaseRevoked, deliberate: true, who: o.Caller, leaseEnds: true,
 		}, at)
 	}
-	return result{index: at.index, changed: true, lease: revoked}
+	return result{index: at.index, changed: true, lease: l.public(hangs)}
 }

@@ -57,12 +57,14 @@ func (f *FSM) Floor() uint64 { return max(f.floor.Load(), 1) }
 // Lease returns a lease and what hangs on it.
 func (f *FSM) Lease(id muster.LeaseID) (*muster.Lease, bool) {
 	f.mu.RLock()
-	defer f.mu.RUnlock()
-	l := f.st.leases.find(id)
-	if l == nil {
+	found := f.st.leases.find(id)
+	if found == nil {
+		f.mu.RUnlock()
 		return nil, false
 	}
-	return l.public(), true
+	l, holds := *found, found.holds()
+	f.mu.RUnlock()
+	return l.public(sorted(holds)), true
 }
 
 // LeaseOf returns the lease that an instance hangs on: its own, or the shared

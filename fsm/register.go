@@ -156,7 +156,8 @@ func (s *state) settleLease(svc *service, old, next *muster.Instance, who muster
 	case next.TTL == 0 && before.id == next.LeaseID: // the same shared one
 	case next.TTL > 0 && own:
 		next.LeaseID = before.id
-		s.leases.edit(before.id).ttl = int64(next.TTL)
+		l := s.leases.edit(before.id)
+		l.ttl, l.down = int64(next.TTL), next.OnExpiry == muster.ExpiryDown
 	default:
 		if before.id != 0 {
 			s.unhang(before, svc, next.ID)
@@ -168,7 +169,7 @@ func (s *state) settleLease(svc *service, old, next *muster.Instance, who muster
 			next.LeaseID = 0
 		default:
 			next.LeaseID = muster.MakeLeaseID(at.index, at.place)
-			s.leases.add(lease{id: next.LeaseID, ttl: int64(next.TTL), svc: svc, inst: next.ID})
+			s.leases.add(lease{id: next.LeaseID, ttl: int64(next.TTL), svc: svc, inst: next.ID, down: next.OnExpiry == muster.ExpiryDown})
 		}
 	}
 	s.hear(next.LeaseID, hanging{svc, next.ID}, who, at)

@@ -278,7 +278,7 @@ func (l *loader) hang(i *muster.Instance) error {
 	case v.svc != nil || v.ttl != int64(i.TTL):
 		return errInconsistent
 	default:
-		v.svc, v.inst = l.svc, i.ID
+		v.svc, v.inst, v.down = l.svc, i.ID, i.OnExpiry == muster.ExpiryDown
 	}
 	return nil
 }
