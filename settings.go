@@ -87,7 +87,7 @@ type Settings struct {
 func DefaultSettings() Settings {
 	return Settings{
 		Strategy: StrategyRoundRobin, PanicThreshold: 50, ZoneThreshold: 70, MaxEjected: 50,
-		ConsecutiveFailures: 5, FailureRate: 40, EjectionTime: Duration(10 * time.Second),
+		ConsecutiveFailures: 5, FailureRate: 33, EjectionTime: Duration(10 * time.Second),
 		LoadFactor: 125, Protect: true,
 	}
 }

@@ -58,7 +58,7 @@ func TestSettingsJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"strategy":"ewma","panic_threshold":0,"zone_threshold":70,"max_ejected":50,"consecutive_failures":5,` +
-		`"failure_rate":40,"ejection_time":"10s","slow_start":"30s","load_factor":125,"protect":false}`
+		`"failure_rate":33,"ejection_time":"10s","slow_start":"30s","load_factor":125,"protect":false}`
 	if string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}
