@@ -80,6 +80,28 @@ func BenchmarkReadIndex(b *testing.B) {
 	})
 }
 
+// BenchmarkFailover kills the leader and waits for the next write, once per turn.
+func BenchmarkFailover(b *testing.B) {
+	for _, p := range []cluster.Profile{cluster.ProfileFast, cluster.ProfileDefault} {
+		b.Run(string(p), func(b *testing.B) {
+			g := newGroup(b, 3, func(n *node) { n.cfg.Profile = p }).start()
+			var worst, sum time.Duration
+			for b.Loop() {
+				leader := g.leader()
+				leader.write("before")
+				n := g.others(leader)[0]
+				began := time.Now()
+				leader.kill()
+				n.write("after")
+				sum, worst = sum+time.Since(began), max(worst, time.Since(began))
+				leader.start()
+			}
+			b.ReportMetric(float64(sum.Milliseconds())/float64(b.N), "ms/failover")
+			b.ReportMetric(float64(worst.Milliseconds()), "ms-worst")
+		})
+	}
+}
+
 func benchRaft(b *testing.B) {
 	var servers []raft.Server
 	var nodes []*raft.Raft
