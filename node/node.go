@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
@@ -176,6 +178,11 @@ func (n *Node) Run(ctx context.Context) error {
 		return n.keeper.Run(core)
 	}, func(error) {}) // ends with the core
 	g.Add(func() error {
+		n.trim(edge)
+		<-edge.Done()
+		return nil
+	}, func(error) {}) // ends with the edge
+	g.Add(func() error {
 		return n.cluster.Run(core)
 	}, func(error) {
 		// Interrupted because something else ended: the edge drains first. It cannot
@@ -196,6 +203,25 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	}, func(error) {})
 	return g.Run()
+}
+
+// trim gives back to the system, once the node has caught up, what reading the
+// log and the snapshot took: as much again as the state itself, and never needed
+// again.
+func (n *Node) trim(ctx context.Context) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, ready := n.cluster.Freshness(); ready {
+			debug.FreeOSMemory()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Kill ends the node as a crash would: at once, and with nothing said to the
