@@ -63,6 +63,18 @@ func (m *Message) each(fn func(*change) bool) {
 	}
 }
 
+// Events yields the events of a change that m's stream carries, in order.
+func (m *Message) Events(yield func(*muster.Event) bool) {
+	m.each(func(c *change) bool {
+		for _, e := range c.events {
+			if !yield(e) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // Format is how messages are rendered.
 type Format uint8
 

@@ -5,8 +5,6 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
-
-	"github.com/muster-registry/muster"
 )
 
 // Stream is a cursor of one reader. All but Close is for one goroutine at a time,
@@ -326,16 +324,4 @@ func (s *Stream) rouse() {
 	if s.asleep.CompareAndSwap(true, false) {
 		s.wake <- struct{}{} // has room: the last one was taken before asleep was set
 	}
-}
-
-// Events yields the events of a change that m's stream carries, in order.
-func (m *Message) Events(yield func(*muster.Event) bool) {
-	m.each(func(c *change) bool {
-		for _, e := range c.events {
-			if !yield(e) {
-				return false
-			}
-		}
-		return true
-	})
 }
