@@ -218,8 +218,12 @@ func (b *Balancer) More(now time.Time, r *Request, c Choice, n int) []*muster.In
 		}
 	}
 	t, d := b.draw(p, r, tr, at)
+	first := mix(d.key)
+	if !tr.keyed {
+		first = b.random()
+	}
 	for _, t := range []*tier{t, &p.all} {
-		from := scale(mix(d.key^b.random()), uint64(t.n))
+		from := scale(first, uint64(t.n))
 		for k := range uint64(t.n) {
 			if !add(p.roster.insts[p.place(t.pos(int32((from+k)%uint64(t.n))))]) {
 				return got

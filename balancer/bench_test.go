@@ -22,7 +22,7 @@ func BenchmarkPick(b *testing.B) {
 				if s.Name() == "ewma" {
 					teach(b, bal, v)
 				}
-				keys := manyKeys(1024)
+				keys := manyKeys(10_000)
 				r := &balancer.Request{View: v, Strategy: s}
 				pick := func(k int) {
 					r.Key = keys[k%len(keys)]

@@ -98,7 +98,7 @@ func TestShares(t *testing.T) {
 	t.Parallel()
 	for _, weighted := range []bool{false, true} {
 		every(t, func(t *testing.T, s balancer.Strategy) {
-			const n, total = 30, 40_000
+			const n, total = 30, 20_000
 			change := func(int, *muster.Instance) {}
 			if weighted {
 				change = func(k int, i *muster.Instance) { i.Weight = 10 + 37*k%100 }

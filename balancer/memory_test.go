@@ -1,7 +1,9 @@
 package balancer_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +154,28 @@ func TestMetrics(t *testing.T) {
 		if got[name] != want {
 			t.Errorf("%s: got %v, want %v", name, got[name], want)
 		}
+	}
+}
+
+// TestLog: an ejection and its end are what an operator wants to read of.
+func TestLog(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	b := newBalancer(t, balancer.Config{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))})
+	v := service(4)
+	fail(t, b, epoch, v, "i000002", 5)
+	report(t, b, epoch.Add(11*time.Second), v, "i000002", balancer.Outcomes{Successes: 3})
+	const want = "level=INFO msg=\"instance ejected\" instance=default/web/i000002 cause=consecutive length=10s strikes=1\n" +
+		"level=INFO msg=\"instance readmitted\" instance=default/web/i000002\n"
+	if log.String() != want {
+		t.Errorf("got\n%swant\n%s", log.String(), want)
 	}
 }
 

@@ -165,12 +165,13 @@ type tier struct {
 	// after weigh.
 	base, width, total uint64
 
-	turn  atomic.Uint64 // of the strategies that take turns
-	phase atomic.Uint64 // of the golden order
-
 	roundsOnce sync.Once
 	order      rounds
-	sum, left  atomic.Int64 // of recount
+
+	_         [64]byte      // what picks write stays off the cache line that all of them read
+	turn      atomic.Uint64 // of the strategies that take turns
+	phase     atomic.Uint64 // of turns by steps
+	sum, left atomic.Int64  // of recount
 }
 
 // pos returns the k-th position of the tier.

@@ -29,7 +29,7 @@ const (
 )
 
 // latencyMemory is the time constant of the moving average: what was measured
-// counts less and less, after latencyMemory by 2/5.
+// counts less and less, after latencyMemory no more than 2/5.
 const latencyMemory = 10 * time.Second
 
 func (w *word) inflight() int64 { return int64(w.bits.Load() >> (costBits + stampBits)) }
@@ -111,7 +111,7 @@ func (w *word) observe(t tally, at moment) {
 func (w *word) forget() {
 	for {
 		v := w.bits.Load()
-		if w.bits.CompareAndSwap(v, v&^(stampMask<<costBits|costMask)) {
+		if v&costMask == 0 || w.bits.CompareAndSwap(v, v&^(stampMask<<costBits|costMask)) {
 			return
 		}
 	}

@@ -191,6 +191,21 @@ func TestMovedNodeKeepsItsPlace(t *testing.T) {
 	}
 }
 
+func TestMovedLeaderCorrectsItsOwnAddress(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 1).start()
+	n := g.leader()
+	n.write("before")
+	n.stop()
+	n.cfg.Addrs.Peer, n.cfg.Addrs.Gossip = freeAddr(t), freeAddr(t)
+	n.start()
+	eventually(t, "its own new address", func() bool {
+		m := g.leader().Status().Members
+		return len(m) == 1 && m[0].PeerAddr == n.PeerAddr()
+	})
+	n.write("after")
+}
+
 func TestTwoClustersKeepApart(t *testing.T) {
 	t.Parallel()
 	a, b := newGroup(t, 1).start(), newGroup(t, 1).start()

@@ -94,19 +94,24 @@ func (n *Node) absence() muster.Code {
 	return muster.CodeNoLeader
 }
 
-// inWords turns outcomes into what callers are told; notApplied is the code of
-// those that were not applied.
-func (n *Node) inWords(outs []outcome, notApplied muster.Code) []Outcome {
+// inWords turns outcomes into what callers are told; refused is the code of those
+// that were refused without having been tried.
+func (n *Node) inWords(outs []outcome, refused muster.Code) []Outcome {
 	res := make([]Outcome, len(outs))
 	for i, o := range outs {
 		switch o.fate {
 		case fateApplied:
 			res[i].Result = o.result
 		case fateOverloaded:
-			res[i].Err = muster.Errorf(muster.CodeOverloaded, "too many writes are waiting").
-				WithRetryAfter(jitter(time.Second))
-		case fateNotApplied, fateRefused:
-			res[i].Err = n.notApplied(notApplied, o.detail)
+			res[i].Err = n.notApplied(muster.CodeOverloaded, o.detail)
+		case fateRefused:
+			res[i].Err = n.notApplied(refused, o.detail)
+		case fateNotApplied:
+			code := n.absence()
+			if n.session.Load() != nil {
+				code = muster.CodeOverloaded // it waited here in vain, and there is a leader
+			}
+			res[i].Err = n.notApplied(code, o.detail)
 		default:
 			res[i].Err = muster.Errorf(muster.CodeOutcomeUnknown, "the write may or may not have been applied").
 				WithHint("repeat it: registering, deregistering and renewing are safe to repeat").
@@ -116,14 +121,21 @@ func (n *Node) inWords(outs []outcome, notApplied muster.Code) []Outcome {
 	return res
 }
 
+// notApplied is the error of an operation that certainly was not applied.
 func (n *Node) notApplied(code muster.Code, detail string) error {
 	switch code {
 	case muster.CodeBodyTooLarge:
 		return muster.Errorf(code, "%s", detail)
+	case muster.CodeOverloaded:
+		return muster.Errorf(code, "too many writes are waiting").WithRetryAfter(jitter(time.Second))
 	case muster.CodeShuttingDown:
 		return muster.Errorf(code, "this node is stopping").WithRetryAfter(jitter(time.Second))
 	}
-	return n.noLeader("nothing was written").WithCause(errors.New(detail))
+	e := n.noLeader("nothing was written")
+	if detail != "" {
+		e = e.WithCause(errors.New(detail))
+	}
+	return e
 }
 
 // noLeader is the error of what only a leader can do.

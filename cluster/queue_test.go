@@ -76,80 +76,86 @@ func TestQueueIsBounded(t *testing.T) {
 // operations of a call are shipped in order, and that the accounts hold.
 func TestQueue(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		q := newOpQueue()
-		type shipment struct{ parts []part }
-		var waiting []*call
-		var flying []shipment
-		shipped := make(map[*call]map[int]fate) // fates of what was shipped
-		fates := []fate{fateApplied, fateUnknown, fateNotApplied}
-		t.Repeat(map[string]func(*rapid.T){
-			"add": func(t *rapid.T) {
-				c := callOf(rapid.IntRange(1, 3000).Draw(t, "ops"), 8)
-				if q.add(c) {
-					waiting = append(waiting, c)
-					shipped[c] = make(map[int]fate)
-				}
-			},
-			"take": func(t *rapid.T) {
-				parts := q.take(all)
-				for _, p := range parts {
-					for i := p.from; i < p.to; i++ {
-						if f, again := shipped[p.call][i]; again && f != fateNotApplied {
-							t.Fatalf("operation %d is shipped again after fate %d", i, f)
-						}
-						if i > 0 {
-							if _, before := shipped[p.call][i-1]; !before {
-								t.Fatalf("operation %d is shipped before the one before it", i)
-							}
-						}
-						shipped[p.call][i] = fateUnknown
-					}
-				}
-				if parts != nil {
-					flying = append(flying, shipment{parts})
-				}
-			},
-			"settle": func(t *rapid.T) {
-				if len(flying) == 0 {
-					t.Skip("nothing under way")
-				}
-				i := rapid.IntRange(0, len(flying)-1).Draw(t, "shipment")
-				s := flying[i]
-				flying = slices.Delete(flying, i, i+1)
-				var outs []outcome
-				for _, p := range s.parts {
-					f := rapid.SampledFrom(fates).Draw(t, "fate")
-					for i := p.from; i < p.to; i++ {
-						outs = append(outs, outcome{fate: f})
-						shipped[p.call][i] = f
-					}
-				}
-				q.settle(s.parts, outs)
-			},
-			"leave": func(t *rapid.T) {
-				if len(waiting) == 0 {
-					t.Skip("nobody waits")
-				}
-				i := rapid.IntRange(0, len(waiting)-1).Draw(t, "call")
-				c := waiting[i]
-				waiting = slices.Delete(waiting, i, i+1)
-				for j, o := range q.leave(c) {
-					if f, was := shipped[c][j]; o.fate == fateNotApplied && was && f != fateNotApplied {
-						t.Fatalf("operation %d is told not applied, its fate is %d", j, f)
-					}
-				}
-			},
-			"": func(t *rapid.T) {
-				ops := 0
-				for _, c := range q.calls {
-					ops += c.end - c.next
-				}
-				if ops != q.ops || q.ops < 0 || q.bytes < 0 {
-					t.Fatalf("%d operations wait, the account says %d (%d bytes)", ops, q.ops, q.bytes)
-				}
-			},
-		})
+		m := &queueModel{q: newOpQueue(), shipped: make(map[*call]map[int]fate)}
+		t.Repeat(map[string]func(*rapid.T){"add": m.add, "take": m.take, "settle": m.settle, "leave": m.leave, "": m.check})
 	})
+}
+
+type queueModel struct {
+	q       *opQueue
+	waiting []*call                // whose callers have not left
+	flying  [][]part               // what was taken and not settled
+	shipped map[*call]map[int]fate // the fates of what was shipped
+}
+
+func (m *queueModel) add(t *rapid.T) {
+	c := callOf(rapid.IntRange(1, 3000).Draw(t, "ops"), 8)
+	if m.q.add(c) {
+		m.waiting = append(m.waiting, c)
+		m.shipped[c] = make(map[int]fate)
+	}
+}
+
+func (m *queueModel) take(t *rapid.T) {
+	parts := m.q.take(all)
+	for _, p := range parts {
+		for i := p.from; i < p.to; i++ {
+			if f, again := m.shipped[p.call][i]; again && f != fateNotApplied {
+				t.Fatalf("operation %d is shipped again after fate %d", i, f)
+			}
+			if i > 0 {
+				if _, before := m.shipped[p.call][i-1]; !before {
+					t.Fatalf("operation %d is shipped before the one before it", i)
+				}
+			}
+			m.shipped[p.call][i] = fateUnknown
+		}
+	}
+	if parts != nil {
+		m.flying = append(m.flying, parts)
+	}
+}
+
+func (m *queueModel) settle(t *rapid.T) {
+	if len(m.flying) == 0 {
+		t.Skip("nothing under way")
+	}
+	i := rapid.IntRange(0, len(m.flying)-1).Draw(t, "shipment")
+	parts := m.flying[i]
+	m.flying = slices.Delete(m.flying, i, i+1)
+	var outs []outcome
+	for _, p := range parts {
+		f := rapid.SampledFrom([]fate{fateApplied, fateUnknown, fateNotApplied}).Draw(t, "fate")
+		for i := p.from; i < p.to; i++ {
+			outs = append(outs, outcome{fate: f})
+			m.shipped[p.call][i] = f
+		}
+	}
+	m.q.settle(parts, outs)
+}
+
+func (m *queueModel) leave(t *rapid.T) {
+	if len(m.waiting) == 0 {
+		t.Skip("nobody waits")
+	}
+	i := rapid.IntRange(0, len(m.waiting)-1).Draw(t, "call")
+	c := m.waiting[i]
+	m.waiting = slices.Delete(m.waiting, i, i+1)
+	for j, o := range m.q.leave(c) {
+		if f, was := m.shipped[c][j]; o.fate == fateNotApplied && was && f != fateNotApplied {
+			t.Fatalf("operation %d is told not applied, its fate is %d", j, f)
+		}
+	}
+}
+
+func (m *queueModel) check(t *rapid.T) {
+	ops := 0
+	for _, c := range m.q.calls {
+		ops += c.end - c.next
+	}
+	if ops != m.q.ops || m.q.ops < 0 || m.q.bytes < 0 {
+		t.Fatalf("%d operations wait, the account says %d (%d bytes)", ops, m.q.ops, m.q.bytes)
+	}
 }
 
 func TestRefusingWhatWaits(t *testing.T) {

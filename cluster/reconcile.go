@@ -95,10 +95,16 @@ func (r *reconciler) look(ctx context.Context) []newcomer {
 		if _, member := inConfig[a.id]; member {
 			members = append(members, a)
 		} else if g := gossip[a.id]; a.err == nil && a.status.id == a.id {
-			newcomers = append(newcomers, newcomer{
+			c := newcomer{
 				id: a.id, addr: a.addr, wanted: g.VoterWanted, leaving: g.Leaving, removed: n.fsm.MemberRemoved(a.id),
 				foreign: a.status.clusterID != n.ClusterID() && (a.status.clusterID != "" || a.status.hasState),
-			})
+			}
+			if c.foreign {
+				// With state and no id it is of a cluster that never came to be: its log may
+				// begin like ours and go on otherwise, which raft would not notice.
+				n.noteForeign(a.id, a.status.clusterID, a.addr)
+			}
+			newcomers = append(newcomers, c)
 		}
 	}
 	for _, configured := range []bool{false, true} { // the configured address has the last word
@@ -191,6 +197,9 @@ func (r *reconciler) view(newcomers []newcomer) *clusterView {
 		switch {
 		case id == n.id:
 			m.live, m.wanted, m.leaving = true, true, n.leaving.Load()
+			if own := n.port.Advertised(); own != m.addr {
+				m.movedTo = own
+			}
 		case c == nil:
 			m.deadFor = deadFor(now, r.began, time.Time{}, g)
 		default:

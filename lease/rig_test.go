@@ -224,6 +224,34 @@ func TestRenewalMeetsExpiry(t *testing.T) {
 	}
 }
 
+// TestOutcomeIsReadOnceObserved answers a decision before its entry is observed:
+// the lease still stands in the ledger, and is not renewed for it.
+func TestOutcomeIsReadOnceObserved(t *testing.T) {
+	rigged(t, 1, 2*time.Second, func(r *rig) {
+		d := <-r.asked
+		r.answer <- func(lease.Decision) (uint64, error) { return r.index + 1, nil }
+		synctest.Wait()
+		got := make(chan lease.Standing, 1)
+		go func() {
+			state, err := r.beat()
+			if err != nil {
+				r.t.Error(err)
+			}
+			got <- state
+		}()
+		synctest.Wait()
+		if len(got) != 0 {
+			r.t.Fatalf("answered %v before the outcome was observed", <-got)
+		}
+		if _, err := r.remove(d); err != nil {
+			r.t.Fatal(err)
+		}
+		if state := <-got; state != lease.BeatUnknown {
+			r.t.Errorf("got %v, want unknown", state)
+		}
+	})
+}
+
 // TestExpiryIsProposedAgain: what was refused comes again, as long as it is due.
 func TestExpiryIsProposedAgain(t *testing.T) {
 	rigged(t, 1, time.Second, func(r *rig) {

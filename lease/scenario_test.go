@@ -186,6 +186,41 @@ func TestTwoFailovers(t *testing.T) {
 	})
 }
 
+// TestOutageIsToldOn changes leaders twice while nobody beats: the second leader
+// has told the others of the outage before it, so the third takes out both.
+func TestOutageIsToldOn(t *testing.T) {
+	const ttl = 2 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 3)
+		wait(s.ctx, 10*time.Second)
+		c := s.owner("web", 0, ttl)
+		c.register()
+		for pace := ttl; c.acks < 5; {
+			c.beat(&pace)
+			wait(s.ctx, ttl/3)
+		}
+		leaderGoes := func() {
+			s.mu.Lock()
+			old := s.leader
+			s.mu.Unlock()
+			before := s.elections()
+			s.heal()
+			s.isolate(old)
+			for s.elections() == before {
+				wait(s.ctx, 5*time.Millisecond)
+			}
+		}
+		for range 3 { // 3 s and more without anybody to beat at, but for 300 ms between
+			leaderGoes()
+			wait(s.ctx, 100*time.Millisecond)
+		}
+		if pace := ttl; !c.lives() || !c.beat(&pace) {
+			t.Error("a lease ended that its owner had not had a TTL to renew in")
+		}
+		c.check()
+	})
+}
+
 // TestMassLoss kills most owners at once: the governor holds them, lets those go
 // that return and, after a minute, the rest in slices.
 func TestMassLoss(t *testing.T) {
