@@ -23,6 +23,7 @@ start_node() {
 		--api-addr "127.0.0.1:$port" --peer-addr "127.0.0.1:$((port + 1))" --gossip-addr "127.0.0.1:$((port + 2))" \
 		--bootstrap-expect "$NODES" --join "$(seeds)" >>"$DATA/n$n.log" 2>&1 &
 	echo $! >"$DATA/n$n.pid"
+	disown # so that the shell does not remark on a node that is killed on purpose
 }
 
 pid_of() { cat "$DATA/n$1.pid" 2>/dev/null; }
