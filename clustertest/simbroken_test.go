@@ -80,7 +80,7 @@ func TestSimulationFindsFaults(t *testing.T) {
 		{"a fast clock", faulty{now: func(p *process) time.Time {
 			p.stop.pass(p.dead)
 			return time.Now().Add(time.Since(p.w.began) / 2)
-		}}, "early", killed},
+		}}, "early", quiet},
 		{"a decision for another's term", faulty{propose: anyLeader}, "early", forgotten},
 		{"a stall that is not seen", faulty{deaf: true, peers: func(p *process) lease.Peers { return deafPeers{p} }, now: func(p *process) time.Time {
 			p.stop.pass(p.dead)
@@ -101,7 +101,8 @@ func TestSimulationFindsFaults(t *testing.T) {
 }
 
 // deposed has a leader whose main loop hangs while another is elected, so that it
-// goes on taking heartbeats once it can be reached again; its owner dies then.
+// goes on taking heartbeats. It reaches one voter, who knows better, but not its
+// successor; the owner who beats there dies then.
 func deposed(w *world) {
 	const ttl = 5 * time.Second
 	old := w.leader()
@@ -113,11 +114,14 @@ func deposed(w *world) {
 	mend := w.isolation(old)
 	before := w.failovers()
 	w.await(4*time.Second, func() bool { return w.failovers() > before })
+	next := w.leader()
+	apart := w.sever(link{old.index, next.index}, link{next.index, old.index})
 	mend()
 	w.sleep(3 * time.Second)
 	close(die)
 	w.sleep(200 * time.Millisecond)
 	release()
+	apart()
 	w.finish(3 * ttl)
 }
 
@@ -135,21 +139,30 @@ func killed(w *world) {
 	w.finish(3 * ttl)
 }
 
-// forgotten cuts a leader off that does not notice it, for longer than a TTL.
+// quiet lets nothing happen but the death of an owner.
+func quiet(w *world) {
+	_, die := w.owner(0, 3*time.Second, false)
+	w.sleep(5 * time.Second)
+	close(die)
+	w.finish(9 * time.Second)
+}
+
+// forgotten cuts a leader off that does not notice it, for longer than a TTL. Then
+// it is heard again, and hears nothing.
 func forgotten(w *world) {
 	const ttl = 3 * time.Second
-	for i := range 4 {
-		w.owner(i, ttl, false)
-	}
-	w.sleep(2*ttl + time.Second)
 	old := w.leader()
+	w.owner(old.index+1, ttl, true)
+	w.owner(old.index+2, ttl, true)
+	w.sleep(2*ttl + time.Second)
 	release := w.hang(old)
-	w.owner(4, ttl, false)
+	w.owner(old.index+4, ttl, true)
 	w.sleep(100 * time.Millisecond)
-	mend := w.isolation(old)
+	speaks, hears := w.mute(old), w.deaf(old)
 	w.sleep(2 * ttl)
-	mend()
+	speaks()
 	w.sleep(time.Second)
+	hears()
 	release()
 	w.finish(3 * ttl)
 }

@@ -87,7 +87,9 @@ func TestSimulationTwoFailovers(t *testing.T) {
 	w := simulate(t, options{nodes: 3, seed: 1}, func(w *world) {
 		a := w.leader()
 		b, c := w.nodes[(a.index+1)%3], w.nodes[(a.index+2)%3]
-		w.owner(0, time.Second, false)
+		for i := range 9 {
+			w.owner(i, time.Second, false)
+		}
 		w.sleep(4 * time.Second)
 		mendA := w.isolation(a) // the heartbeats of this time are known to b and c
 		w.await(4*time.Second, func() bool { l := w.leader(); return l == b || l == c })
