@@ -48,7 +48,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Balancer chooses instances and remembers what became of them.
+// Balancer chooses instances and remembers what became of them. It belongs to one
+// cluster, whose indexes never go back.
 type Balancer struct {
 	cfg     Config
 	random  func() uint64
@@ -176,10 +177,8 @@ func (b *Balancer) draw(p *pool, r *Request, tr *row, at moment) (*tier, draw) {
 	}
 	t := &p.all
 	if r.Zone != "" && !p.panic {
-		chance := d.key
-		if tr.keyed {
-			chance = mix(chance) // the key itself chooses within the part
-		} else {
+		chance := mix(d.key) // the key itself chooses within the part
+		if !tr.keyed {
 			chance = b.random()
 		}
 		t = p.zoned(r.Zone, chance)

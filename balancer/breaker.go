@@ -59,16 +59,17 @@ const (
 // outcomes. It is data: its owner locks, and gives the time.
 type breaker struct {
 	state State
-	// since is when it left closed, or came back to it; until is when it leaves its
-	// state by itself.
+	// since is when it left closed, or came back to it; until is when it leaves
+	// another state by itself.
 	since, until moment
-	window       uint64  // the latest outcomes, failures set, the latest in bit 0
-	seen         int     // how many of them are known
-	usual        float64 // the share of failures over a long time
-	row          uint64  // failures in a row
-	good         uint64  // successes while half-open
-	strikes      int     // ejections one soon after the other
-	last         moment  // of the latest outcome
+	length       time.Duration // of the last ejection
+	window       uint64        // the latest outcomes, failures set, the latest in bit 0
+	seen         int           // how many of them are known
+	usual        float64       // the share of failures over a long time
+	row          uint64        // failures in a row
+	good         uint64        // successes while half-open
+	strikes      int           // ejections one soon after the other
+	last         moment        // of the latest outcome
 }
 
 // change is what an outcome, or time, made of a breaker.
@@ -142,9 +143,7 @@ func (b *breaker) try(t tally, s *muster.Settings, at moment) change {
 		rate = 50
 	}
 	if t.failures > 0 && t.failures*100 >= rate*t.sum() {
-		since := b.since
 		b.trip(s, at)
-		b.since = since // it never came back
 		return trippedTrial
 	}
 	b.good += t.successes
@@ -190,7 +189,11 @@ func (b *breaker) trip(s *muster.Settings, at moment) {
 }
 
 func (b *breaker) open(length time.Duration, at moment) {
-	*b = breaker{state: Open, since: at, until: at.add(length), strikes: b.strikes, last: b.last, usual: b.usual}
+	since := at
+	if b.state != Closed {
+		since = b.since // it never came back
+	}
+	*b = breaker{state: Open, since: since, until: at.add(length), length: length, strikes: b.strikes, last: b.last, usual: b.usual}
 }
 
 func (b *breaker) close(at moment) {
@@ -198,16 +201,14 @@ func (b *breaker) close(at moment) {
 }
 
 // advance lets time do what it does by itself.
-func (b *breaker) advance(at moment) change {
+func (b *breaker) advance(at moment) {
 	if b.state == Open && at >= b.until {
 		b.state = HalfOpen
-		b.until += max(b.until-b.since, moment(minHalfOpen))
+		b.until = b.until.add(max(b.length, minHalfOpen))
 	}
 	if b.state == HalfOpen && at >= b.until {
 		b.close(at)
-		return closed
 	}
-	return unchanged
 }
 
 // adopt takes over what another node decided: an ejection that is to last yet for
@@ -223,13 +224,8 @@ func (b *breaker) adopt(left time.Duration, strikes int, at moment) change {
 	case left <= 0, b.state == Open && at.add(left) <= b.until:
 		return unchanged
 	}
-	since := at
-	if b.state != Closed {
-		since = b.since
-	}
 	b.strikes = min(max(b.strikes, strikes), maxStrikes)
 	b.open(left, at)
-	b.since = since
 	return trippedShared
 }
 

@@ -43,7 +43,7 @@ func TestStability(t *testing.T) {
 	t.Parallel()
 	keyed(t, func(t *testing.T, s balancer.Strategy) {
 		b := newBalancer(t, balancer.Config{})
-		keys := manyKeys(10_000)
+		keys := manyKeys(6_000)
 		for name, c := range map[string]change{"equal": weights100, "mixed": mixedWeights} {
 			v := service(100, c)
 			before := homes(t, b, v, s, keys)

@@ -108,7 +108,7 @@ func (b *Balancer) after(r *record, ch change) {
 	}
 	b.metrics.ejections[ch].Inc()
 	b.cfg.Logger.Info("instance ejected", instance, slog.String("cause", ejectionCauses[ch]),
-		slog.Duration("length", time.Duration(k.until-k.since)), slog.Int("strikes", k.strikes))
+		slog.Duration("length", k.length), slog.Int("strikes", k.strikes))
 }
 
 func (t tally) plus(o tally) tally {
@@ -131,14 +131,13 @@ func (b *Balancer) sweep(at moment) {
 	}
 	for _, s := range b.all() {
 		newest := s.index.Load()
-		gone := s.sweep(at.add(-forgetAfter), func(r *record) bool {
+		gone := s.sweep(at, func(r *record) bool {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			idle := time.Duration(at - r.touched)
 			if idle > forgetAfter {
 				r.word.forget() // before its ticks come round
 			}
-			r.breaker.advance(at)
 			return r.word.inflight() == 0 && r.breaker.state == Closed && !r.queued &&
 				(idle > forgetAll || idle > forgetAfter && r.view < newest)
 		})

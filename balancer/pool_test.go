@@ -33,50 +33,52 @@ func state(word string, i *muster.Instance) {
 	}
 }
 
-// TestPanic is the table of who is picked when.
+// panics is the table of who is picked when.
+var panics = []struct {
+	states    string
+	threshold int    // -1: the default
+	want      string // the numbers of those picked
+	panic     bool
+}{
+	// While half of them are well, nobody else is picked.
+	{"up up up up", -1, "0 1 2 3", false},
+	{"up up failing failing", -1, "0 1", false},
+	{"up up suspect suspect", -1, "0 1", false},
+	{"up suspect", -1, "0", false},
+	{"up ejected", -1, "0", false},
+	// Fewer than half: all that may be alive.
+	{"up up failing failing failing", -1, "0 1 2 3 4", true},
+	{"up suspect suspect", -1, "0 1 2", true},
+	{"up ejected failing", -1, "0 1 2", true},
+	{"failing failing", -1, "0 1", true},
+	{"suspect", -1, "0", true},
+	{"suspect failing", -1, "0 1", true},
+	// And never the others.
+	{"up failing maintenance draining unknown expired released weightless", -1, "0 1", true},
+	{"up maintenance maintenance", -1, "0", true},
+	{"maintenance draining unknown expired weightless", -1, "", false},
+	{"expired expired", -1, "", false},
+	// One that is down by its check, with nobody beside it.
+	{"failing", -1, "", false},
+	{"failing maintenance draining", -1, "", false},
+	{"failing expired", -1, "", false},
+	// The threshold is the service's.
+	{"up up failing", 67, "0 1 2", true},
+	{"up up failing", 66, "0 1", false},
+	{"up failing failing failing", 25, "0", false},
+	{"up failing failing failing", 26, "0 1 2 3", true},
+	{"up up up failing", 100, "0 1 2 3", true},
+	{"up up up up", 100, "0 1 2 3", false},
+	// Without panic, the suspect are the last resort.
+	{"up failing failing failing suspect", 0, "0", false},
+	{"suspect failing failing suspect", 0, "0 3", false},
+	{"failing failing", 0, "", false},
+	{"ejected ejected suspect maintenance", 0, "1", false},
+}
+
 func TestPanic(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		states    string
-		threshold int    // -1: the default
-		want      string // the numbers of those picked
-		panic     bool
-	}{
-		// While half of them are well, nobody else is picked.
-		{"up up up up", -1, "0 1 2 3", false},
-		{"up up failing failing", -1, "0 1", false},
-		{"up up suspect suspect", -1, "0 1", false},
-		{"up suspect", -1, "0", false},
-		{"up ejected", -1, "0", false},
-		// Fewer than half: all that may be alive.
-		{"up up failing failing failing", -1, "0 1 2 3 4", true},
-		{"up suspect suspect", -1, "0 1 2", true},
-		{"up ejected failing", -1, "0 1 2", true},
-		{"failing failing", -1, "0 1", true},
-		{"suspect", -1, "0", true},
-		{"suspect failing", -1, "0 1", true},
-		// And never the others.
-		{"up failing maintenance draining unknown expired released weightless", -1, "0 1", true},
-		{"up maintenance maintenance", -1, "0", true},
-		{"maintenance draining unknown expired weightless", -1, "", false},
-		{"expired expired", -1, "", false},
-		// One that is down by its check, with nobody beside it.
-		{"failing", -1, "", false},
-		{"failing maintenance draining", -1, "", false},
-		{"failing expired", -1, "", false},
-		// The threshold is the service's.
-		{"up up failing", 67, "0 1 2", true},
-		{"up up failing", 66, "0 1", false},
-		{"up failing failing failing", 25, "0", false},
-		{"up failing failing failing", 26, "0 1 2 3", true},
-		{"up up up failing", 100, "0 1 2 3", true},
-		{"up up up up", 100, "0 1 2 3", false},
-		// Without panic, the suspect are the last resort.
-		{"up failing failing failing suspect", 0, "0", false},
-		{"suspect failing failing suspect", 0, "0 3", false},
-		{"failing failing", 0, "", false},
-		{"ejected ejected suspect maintenance", 0, "1", false},
-	} {
+	for _, c := range panics {
 		t.Run(fmt.Sprintf("%s at %d", c.states, c.threshold), func(t *testing.T) {
 			t.Parallel()
 			b := newBalancer(t, balancer.Config{Random: seeded(1)})
@@ -212,25 +214,27 @@ func TestZones(t *testing.T) {
 			})
 		})
 	}
-	t.Run("an unknown zone", func(t *testing.T) {
-		t.Parallel()
-		every(t, func(t *testing.T, s balancer.Strategy) {
-			b := newBalancer(t, balancer.Config{Random: seeded(1)})
-			for _, v := range []*muster.View{service(12, inZones(3)), service(12)} {
-				if got := picks(t, b, epoch, balancer.Request{View: v, Strategy: s, Zone: "nowhere"}, 2000); len(got) != 12 {
-					t.Errorf("picked from %d of 12", len(got))
-				}
-			}
-		})
-	})
-	t.Run("a panic knows no zones", func(t *testing.T) {
-		t.Parallel()
+}
+
+func TestAnUnknownZone(t *testing.T) {
+	t.Parallel()
+	every(t, func(t *testing.T, s balancer.Strategy) {
 		b := newBalancer(t, balancer.Config{Random: seeded(1)})
-		v := service(12, inZones(3), status(muster.StatusDown, muster.CauseCheckFailed))
-		if got := picks(t, b, epoch, balancer.Request{View: v, Zone: "z1"}, 2000); len(got) != 12 {
-			t.Errorf("picked from %d of 12", len(got))
+		for _, v := range []*muster.View{service(12, inZones(3)), service(12)} {
+			if got := picks(t, b, epoch, balancer.Request{View: v, Strategy: s, Zone: "nowhere"}, 2000); len(got) != 12 {
+				t.Errorf("picked from %d of 12", len(got))
+			}
 		}
 	})
+}
+
+func TestAPanicKnowsNoZones(t *testing.T) {
+	t.Parallel()
+	b := newBalancer(t, balancer.Config{Random: seeded(1)})
+	v := service(12, inZones(3), status(muster.StatusDown, muster.CauseCheckFailed))
+	if got := picks(t, b, epoch, balancer.Request{View: v, Zone: "z1"}, 2000); len(got) != 12 {
+		t.Errorf("picked from %d of 12", len(got))
+	}
 }
 
 // TestZoneSharesGoByWeight: within a zone, and within the others.

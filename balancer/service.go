@@ -138,6 +138,12 @@ type trip struct {
 func (s *service) tripped(at moment) []trip {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.advance(at)
+}
+
+// advance lets time do what it does to the breakers, and returns those not closed.
+// The caller holds mu.
+func (s *service) advance(at moment) []trip {
 	var all []trip
 	for id, r := range s.open {
 		r.mu.Lock()
@@ -169,11 +175,12 @@ func (s *service) settle(r *record) {
 	s.gen.Add(1)
 }
 
-// sweep forgets the records that keep tells to. It reports whether nothing is left
-// and nobody asked since the moment, and then the service is gone for good.
-func (s *service) sweep(since moment, forget func(*record) bool) bool {
+// sweep forgets the records that forget tells it to. It reports whether nothing is
+// left and nobody asked for long, and then the service is gone for good.
+func (s *service) sweep(at moment, forget func(*record) bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.advance(at)
 	before := len(s.records)
 	s.slots.settle()
 	maps.DeleteFunc(s.records, func(id string, r *record) bool {
@@ -189,7 +196,7 @@ func (s *service) sweep(since moment, forget func(*record) bool) bool {
 		s.epoch.Add(1)
 		s.gen.Add(1)
 	}
-	if s.gone = len(s.records) == 0 && s.used < since && s.inflight.Load() == 0; s.gone {
+	if s.gone = len(s.records) == 0 && s.used < at.add(-forgetAfter) && s.inflight.Load() == 0; s.gone {
 		s.gen.Add(1)
 	}
 	return s.gone
