@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
-	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster"
 	"github.com/muster-registry/muster/cluster/logstore"
 	"github.com/muster-registry/muster/cluster/peer"
@@ -40,6 +40,8 @@ type node struct {
 	log    *lines
 	setUp  func(*cluster.Node) // called between New and Run
 
+	registry *prometheus.Registry
+
 	*cluster.Node
 	machine *machine
 	cancel  context.CancelFunc
@@ -58,7 +60,10 @@ func (n *node) start() *node {
 
 func (n *node) tryStart() error {
 	n.machine = newMachine()
-	made, err := cluster.New(n.cfg, cluster.Deps{FSM: n.machine, Logger: slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Faults: &n.faults})
+	made, err := cluster.New(n.cfg, cluster.Deps{
+		FSM: n.machine, Registerer: n.registry, Faults: &n.faults,
+		Logger: slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
 	if err != nil {
 		return err
 	}
@@ -157,7 +162,7 @@ func newGroup(t testing.TB, size int, change ...func(*node)) *group {
 
 func (g *group) add(expect int, change ...func(*node)) *node {
 	n := &node{
-		t: g.t, log: &lines{},
+		t: g.t, log: &lines{}, registry: prometheus.NewRegistry(),
 		cfg: cluster.Config{
 			DataDir: g.t.TempDir() + "/data", Name: fmt.Sprintf("n%d", len(g.nodes)), BootstrapExpect: expect, Profile: cluster.ProfileFast,
 			Addrs: cluster.Addrs{API: fmt.Sprintf("127.0.0.1:%d", 7400+10*len(g.nodes)), Peer: freeAddr(g.t), Gossip: freeAddr(g.t)},
@@ -257,19 +262,11 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// write proposes one write and insists that it is applied, maybe more than once:
-// on a busy machine a leader may stumble.
+// write has one write applied, maybe more than once: on a busy machine a leader may
+// stumble.
 func (n *node) write(text string) {
 	n.t.Helper()
-	var err error
-	for range 5 {
-		if err = n.tryWrite(n.t.Context(), text); !errors.Is(err, muster.CodeOutcomeUnknown) {
-			break
-		}
-	}
-	if err != nil {
-		n.t.Fatalf("writing %q on %s: %v", text, n.cfg.Name, err)
-	}
+	eventually(n.t, fmt.Sprintf("%q to be written on %s", text, n.cfg.Name), func() bool { return n.tryWrite(n.t.Context(), text) == nil })
 }
 
 func (n *node) tryWrite(ctx context.Context, text string) error {

@@ -10,9 +10,6 @@ import (
 
 // metrics are the room's collectors.
 type metrics struct {
-	registerer prometheus.Registerer
-	registered []prometheus.Collector
-
 	leaderChanges prometheus.Counter
 	commitSeconds prometheus.Histogram
 	entryOps      prometheus.Histogram
@@ -29,7 +26,6 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		registerer:    reg,
 		leaderChanges: counter("muster_cluster_leader_changes_total", "How often this node has seen another leader than before."),
 		forwards:      counter("muster_cluster_forwards_total", "Calls that passed operations on to the leader."),
 		forwardOps:    counter("muster_cluster_forward_operations_total", "Operations passed on to the leader."),
@@ -53,7 +49,6 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 		if err := reg.Register(c); err != nil {
 			return m, fmt.Errorf("registering metrics: %w", err)
 		}
-		m.registered = append(m.registered, c)
 	}
 	return m, nil
 }
@@ -124,12 +119,36 @@ func lastContact(r *raft.Raft) float64 {
 	return 0
 }
 
-// unregister makes room for the next node with the same registerer.
-func (m *metrics) unregister() {
-	if m == nil {
+// registrations remembers what this node and its inner rooms have registered, so
+// that all of it can be taken back: the next node may be given the same registerer.
+type registrations struct {
+	prometheus.Registerer
+	made []prometheus.Collector
+}
+
+// Register implements prometheus.Registerer.
+func (r *registrations) Register(c prometheus.Collector) error {
+	if err := r.Registerer.Register(c); err != nil {
+		return err
+	}
+	r.made = append(r.made, c)
+	return nil
+}
+
+// MustRegister implements prometheus.Registerer.
+func (r *registrations) MustRegister(cs ...prometheus.Collector) {
+	for _, c := range cs {
+		if err := r.Register(c); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func (r *registrations) undo() {
+	if r == nil {
 		return
 	}
-	for _, c := range m.registered {
-		m.registerer.Unregister(c)
+	for _, c := range r.made {
+		r.Unregister(c)
 	}
 }

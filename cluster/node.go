@@ -27,6 +27,7 @@ type Node struct {
 	logger  *slog.Logger
 	fsm     StateMachine
 	metrics *metrics
+	made    *registrations // nil without a registerer
 
 	dir    *dataDir
 	store  *logstore.Store
@@ -91,6 +92,10 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		cfg: cfg, timing: cfg.timing(deps.Faults), logger: deps.Logger, fsm: deps.FSM, nonce: randomNonce(),
 		apiAddr: cfg.Addrs.advertised(cfg.Addrs.API), queue: newOpQueue(),
 		reconcile: make(chan struct{}, 1), failed: make(chan struct{}), ended: make(chan struct{}),
+	}
+	if deps.Registerer != nil {
+		n.made = &registrations{Registerer: deps.Registerer}
+		deps.Registerer = n.made
 	}
 	n.readIndexes = newRounds(n.askReadIndex)
 	n.freshAsks = newRounds(func(ctx context.Context) (struct{}, error) { return n.askFresh(ctx, false) })
@@ -176,7 +181,7 @@ func (n *Node) Close() error {
 }
 
 func (n *Node) release() (err error) {
-	n.metrics.unregister()
+	n.made.undo()
 	if n.port != nil {
 		err = n.port.Close()
 	}
