@@ -133,9 +133,12 @@ func TestInstanceTombstones(t *testing.T) {
 func TestJournalBound(t *testing.T) {
 	const most = 10_000
 	m := newMachine(t)
-	versions := [2]string{"1", "2"}
 	for k := range 2*most + 700 {
-		m.raw(fsm.Register{Instance: with(web("a"), func(i *muster.Instance) { i.Version = versions[k%2] })})
+		if k == 2*most {
+			m.must(fsm.Register{Instance: instance("db", "a")})
+			continue
+		}
+		m.raw(fsm.Register{Instance: with(web("a"), func(i *muster.Instance) { i.Version = fmt.Sprint(k) })})
 	}
 	last := uint64(2*most + 700)
 	for _, test := range []struct {
@@ -146,6 +149,11 @@ func TestJournalBound(t *testing.T) {
 		full := len(e.Events) == muster.MaxEvents && last-test.since > muster.MaxEvents
 		if e.Truncated != (test.truncated || full) || e.Events[len(e.Events)-1].Index != last {
 			t.Errorf("since %d: %d events, truncated %t", test.since, len(e.Events), e.Truncated)
+		}
+	}
+	for since, truncated := range map[uint64]bool{0: true, last - most - 1: true, last - most: false} {
+		if e := m.fsm.Events(muster.EventQuery{Service: "db", Since: since}); len(e.Events) != 1 || e.Truncated != truncated {
+			t.Errorf("of db since %d: %d events, truncated %t", since, len(e.Events), e.Truncated)
 		}
 	}
 	a := snapshotOf(t, m.fsm)

@@ -232,6 +232,7 @@ func TestSnapshotIsOneIndex(t *testing.T) {
 	m.must(fsm.Register{Instance: instance("db", "x")})
 	m.must(fsm.Member{ID: "n1", Boot: 8})
 	m.must(fsm.SetOverride{Key: key("web", "c"), Override: muster.Override{Status: muster.StatusMaintenance}})
+	m.must(fsm.SetOverride{Key: key("web", "d"), Override: muster.Override{Status: muster.StatusMaintenance}})
 	var out sink
 	if err := snap.Persist(&out); err != nil || out.closed != 1 {
 		t.Fatalf("Persist: %v, closed %d times", err, out.closed)
