@@ -191,7 +191,7 @@ func TestTwoFailovers(t *testing.T) {
 func TestOutageIsToldOn(t *testing.T) {
 	const ttl = 2 * time.Second
 	synctest.Test(t, func(t *testing.T) {
-		s := newSim(t, 3)
+		s := newSim(t, 3, func(s *sim) { s.election = 3 * time.Second })
 		wait(s.ctx, 10*time.Second)
 		c := s.owner("web", 0, ttl)
 		c.register()
@@ -210,7 +210,7 @@ func TestOutageIsToldOn(t *testing.T) {
 				wait(s.ctx, 5*time.Millisecond)
 			}
 		}
-		for range 3 { // 3 s and more without anybody to beat at, but for 300 ms between
+		for range 3 { // 9 s without anybody to beat at, but for 100 ms in between
 			leaderGoes()
 			wait(s.ctx, 100*time.Millisecond)
 		}
