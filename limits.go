@@ -34,6 +34,9 @@ const (
 	MaxIncarnation     = 1<<53 - 1
 	DefaultWeight      = 100
 	DefaultEventsLimit = 100
+	// DefaultStreamsPerAddress is how many streams an address may have open on a
+	// node, unless the node is told otherwise; loopback may have any number.
+	DefaultStreamsPerAddress = 1024
 )
 
 // The limits of times.
@@ -82,6 +85,7 @@ type Limits struct {
 	InstancesPerService int      `json:"instances_per_service"`
 	Services            int      `json:"services"`
 	EventsPerAnswer     int      `json:"events_per_answer"`
+	StreamsPerAddress   int      `json:"streams_per_address"`
 	MinTTL              Duration `json:"min_ttl"`
 	MaxTTL              Duration `json:"max_ttl"`
 	DefaultTTL          Duration `json:"default_ttl"`
@@ -93,7 +97,8 @@ type Limits struct {
 	MinCheckInterval    Duration `json:"min_check_interval"`
 }
 
-// CurrentLimits returns the limits this build enforces.
+// CurrentLimits returns the limits this build enforces, those that a node can be
+// told otherwise at their defaults.
 func CurrentLimits() Limits {
 	return Limits{
 		NameBytes: MaxNameLen, HostBytes: MaxHostLen,
@@ -103,7 +108,8 @@ func CurrentLimits() Limits {
 		BodyBytes: MaxBodyBytes, BatchBytes: MaxBatchBytes, BatchItems: MaxBatchItems, HeartbeatItems: MaxHeartbeatItems,
 		URIBytes: MaxURIBytes, HeaderBytes: MaxHeaderBytes, JSONDepth: MaxJSONDepth, FilterBytes: MaxFilterLen,
 		InstancesPerService: MaxInstances, Services: MaxServices, EventsPerAnswer: MaxEvents,
-		MinTTL: Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
+		StreamsPerAddress: DefaultStreamsPerAddress,
+		MinTTL:            Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
 		DefaultWait: Duration(DefaultWait), MaxWait: Duration(MaxWait),
 		DefaultTimeout: Duration(DefaultTimeout), MaxTimeout: Duration(MaxTimeout),
 		MinCheckInterval: Duration(MinCheckInterval),

@@ -84,3 +84,20 @@ func (q *Query) Key() string {
 	}
 	return q.Values().Encode()
 }
+
+// WatchQuery says what a stream carries, and from where on: the named services of
+// a namespace, or where none is named all whose names start with Prefix.
+type WatchQuery struct {
+	// Namespace is DefaultNamespace when empty.
+	Namespace string
+	Services  []string
+	// Prefix goes without Services; "" is every service of the namespace.
+	Prefix string
+	// From is the index of the last message that was seen, on whichever node; 0
+	// starts with snapshots.
+	From uint64
+	// Cluster is the id of the cluster that From is of; "" if that is not known.
+	Cluster string
+	// Lines asks for NDJSON instead of server-sent events.
+	Lines bool
+}

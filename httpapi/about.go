@@ -14,7 +14,11 @@ import (
 var description []byte
 
 // getLimits answers GET /v1/limits.
-func (s *Server) getLimits(c *call) error { return c.json(http.StatusOK, muster.CurrentLimits()) }
+func (s *Server) getLimits(c *call) error {
+	l := muster.CurrentLimits()
+	l.StreamsPerAddress = s.cfg.StreamsPerAddress
+	return c.json(http.StatusOK, l)
+}
 
 type versionAnswer struct {
 	Version string `json:"version"`

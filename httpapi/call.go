@@ -178,11 +178,19 @@ func (c *call) caller() (muster.Caller, error) {
 }
 
 func (c *call) clientIP() string {
+	if from := c.remote(); from.IsValid() {
+		return from.String()
+	}
+	return "unknown"
+}
+
+// remote is the address the request comes from; invalid where that is not known.
+func (c *call) remote() netip.Addr {
 	ap, err := netip.ParseAddrPort(c.r.RemoteAddr)
 	if err != nil {
-		return "unknown"
+		return netip.Addr{}
 	}
-	return ap.Addr().Unmap().WithZone("").String()
+	return ap.Addr().Unmap().WithZone("")
 }
 
 func (c *call) serviceKey() muster.ServiceKey {

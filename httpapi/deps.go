@@ -75,6 +75,7 @@ type Deps struct {
 	Listener net.Listener
 	Registry Registry
 	Leases   Leases
+	Watches  Watches
 	Cluster  Cluster
 	// Logger takes the access log at level debug; nil discards.
 	Logger *slog.Logger

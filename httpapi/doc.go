@@ -1,9 +1,9 @@
 // Package httpapi is the HTTP face of a Muster node: the routes of /v1, the
-// decoding of what comes in, the rendering of what goes out, long polls, probes
-// and the description of it all in openapi.yaml.
+// decoding of what comes in, the rendering of what goes out, long polls, streams,
+// probes and the description of it all in openapi.yaml.
 //
 // It holds no rule of the registry's: a handler decodes, makes one call to a
-// [Registry] or a [Cluster], and renders the outcome. It knows nothing of raft,
+// [Registry], [Watches] or a [Cluster], and renders the outcome. It knows nothing of raft,
 // gossip or storage, and it is not a client (see package client).
 //
 // Every route stands in one literal table (routes.go) with the permission it

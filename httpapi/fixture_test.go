@@ -110,7 +110,7 @@ func newFixture(t testing.TB, edit func(*httpapi.Config, *httpapi.Deps)) *fixtur
 	t.Cleanup(func() { l.Close() })
 	f := &fixture{registry: newMemory(), cluster: newMembers(), metrics: prometheus.NewRegistry(), addr: l.Addr().String()}
 	cfg := httpapi.Config{Version: "v0.1.0"}
-	deps := httpapi.Deps{Listener: l, Registry: f.registry, Leases: f.registry, Cluster: f.cluster, Registerer: f.metrics, Gatherer: f.metrics}
+	deps := httpapi.Deps{Listener: l, Registry: f.registry, Leases: f.registry, Watches: f.registry, Cluster: f.cluster, Registerer: f.metrics, Gatherer: f.metrics}
 	if edit != nil {
 		edit(&cfg, &deps)
 	}

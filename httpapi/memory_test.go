@@ -27,6 +27,10 @@ type memory struct {
 	blocks    bool  // writes wait for their context
 	panics    bool
 	reads     int
+	// streams, if set, is what open streams are told; closed counts those that
+	// were closed.
+	streams chan string
+	closed  int
 }
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

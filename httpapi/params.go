@@ -41,6 +41,8 @@ const (
 	paramLimit
 	paramRequire
 	paramVerbose
+	paramFrom
+	paramServices // service where it may be repeated
 	numParams
 )
 
@@ -50,13 +52,13 @@ const metaPrefix = "meta."
 var paramNames = [numParams]string{
 	"namespace", "prefix", "status", "routable", "tag", metaPrefix + "KEY", "zone", "version", "filter", "index", "wait",
 	"cluster", "min_index", "consistency", "max_stale", "timeout", "reason", "incarnation", "service", "instance", "since",
-	"limit", "require", "verbose",
+	"limit", "require", "verbose", "from", "service",
 }
 
 var paramByName = func() map[string]param {
 	m := make(map[string]param, numParams)
 	for p, name := range paramNames {
-		if param(p) != paramMeta {
+		if param(p) != paramMeta && param(p) != paramServices {
 			m[name] = param(p)
 		}
 	}
@@ -102,6 +104,8 @@ type values struct {
 	text [numParams]string
 	tags []string
 	meta map[string]string
+	// services are those of paramServices.
+	services []string
 }
 
 var noValues = new(values)
@@ -160,6 +164,9 @@ func (v *values) add(name, val string, allowed paramSet) error {
 		return nil
 	}
 	p, known := paramByName[name]
+	if p == paramService && allowed.has(paramServices) {
+		p = paramServices
+	}
 	if !known || !allowed.has(p) {
 		hint := "this route takes no parameters"
 		if allowed != 0 {
@@ -170,6 +177,8 @@ func (v *values) add(name, val string, allowed paramSet) error {
 	switch {
 	case p == paramTag:
 		v.tags = append(v.tags, val)
+	case p == paramServices:
+		v.services = append(v.services, val)
 	case v.set.has(p):
 		return badParam(muster.CodeDuplicateField, name, "", "is given twice")
 	}

@@ -56,6 +56,7 @@ func routeTable() []*route {
 		{method: "POST", path: instances, permission: permServiceWrite, params: writeParams, handle: (*Server).postInstance},
 		{method: "POST", path: "/v1/batch/register", permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).registerBatch},
 		{method: "GET", path: services, permission: permServiceRead, params: pollParams | params(paramPrefix), handle: (*Server).getServices},
+		{method: "GET", path: "/v1/watch", permission: permServiceRead, params: params(paramServices, paramPrefix, paramNamespace, paramFrom, paramCluster), handle: (*Server).getWatch},
 
 		{method: "POST", path: "/v1/leases", permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).postLease},
 		{method: "GET", path: lease, permission: permServiceRead, params: params(paramTimeout), handle: (*Server).getLease},

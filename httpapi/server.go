@@ -36,6 +36,9 @@ type Config struct {
 	// Hosts are names that a Host header may bear, beside those of loopback, while
 	// the listener is bound to loopback. On other addresses any Host will do.
 	Hosts []string
+	// StreamsPerAddress is how many streams one address may have open, loopback
+	// excepted: muster.DefaultStreamsPerAddress where it is 0.
+	StreamsPerAddress int
 	// Drain bounds how long Run waits for requests in flight once its context has
 	// ended: 5 s where it is 0, at most 1 min.
 	Drain time.Duration
@@ -44,6 +47,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Drain == 0 {
 		c.Drain = defaultDrain
+	}
+	if c.StreamsPerAddress == 0 {
+		c.StreamsPerAddress = muster.DefaultStreamsPerAddress
 	}
 	return c
 }
@@ -54,6 +60,8 @@ type Server struct {
 	deps        Deps
 	registry    Registry
 	leases      Leases
+	watches     Watches
+	streams     streamCap
 	cluster     Cluster
 	log         *slog.Logger
 	metrics     *metrics
@@ -75,14 +83,17 @@ type Server struct {
 // New makes a Server of its parts; it starts nothing.
 func New(cfg Config, deps Deps) (*Server, error) {
 	switch {
-	case deps.Listener == nil || deps.Registry == nil || deps.Leases == nil || deps.Cluster == nil:
-		return nil, errors.New("httpapi: needs a listener, a registry, leases and a cluster")
+	case deps.Listener == nil || deps.Registry == nil || deps.Leases == nil || deps.Watches == nil || deps.Cluster == nil:
+		return nil, errors.New("httpapi: needs a listener, a registry, leases, watches and a cluster")
 	case cfg.Drain < 0 || cfg.Drain > maxDrain:
 		return nil, fmt.Errorf("httpapi: drain %s is not between 0 and %s", cfg.Drain, maxDrain)
+	case cfg.StreamsPerAddress < 0:
+		return nil, fmt.Errorf("httpapi: %d streams an address are less than one", cfg.StreamsPerAddress)
 	}
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg = cfg.withDefaults()
 	routes := routeTable()
 	t, err := newTable(routes)
 	if err != nil {
@@ -93,10 +104,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg.withDefaults(), deps: deps, registry: deps.Registry, leases: deps.Leases, cluster: deps.Cluster, log: deps.Logger,
+		cfg: cfg, deps: deps, registry: deps.Registry, leases: deps.Leases, watches: deps.Watches, cluster: deps.Cluster, log: deps.Logger,
 		metrics: m, metricsPage: newMetricsPage(deps.Gatherer, deps.Logger), table: t,
 		crossOrigin: http.NewCrossOriginProtection(), node: []string{deps.Cluster.ID()},
 		idPrefix: strings.ToLower(rand.Text()[:10]) + "-",
+		streams:  streamCap{most: cfg.StreamsPerAddress},
 		stopping: make(chan struct{}), idle: make(chan struct{}, 1),
 	}
 	if addr, ok := deps.Listener.Addr().(*net.TCPAddr); !ok || addr.IP.IsLoopback() {

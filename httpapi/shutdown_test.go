@@ -77,10 +77,12 @@ func TestNewRefuses(t *testing.T) {
 		cfg  httpapi.Config
 		deps httpapi.Deps
 	}{
-		"no listener": {httpapi.Config{}, httpapi.Deps{Registry: newMemory(), Leases: newMemory(), Cluster: newMembers()}},
+		"no listener": {httpapi.Config{}, httpapi.Deps{Registry: newMemory(), Leases: newMemory(), Watches: newMemory(), Cluster: newMembers()}},
 		"no registry": {httpapi.Config{}, httpapi.Deps{Listener: l, Cluster: newMembers()}},
 		"no cluster":  {httpapi.Config{}, httpapi.Deps{Listener: l, Registry: newMemory()}},
-		"long drain":  {httpapi.Config{Drain: time.Hour}, httpapi.Deps{Listener: l, Registry: newMemory(), Leases: newMemory(), Cluster: newMembers()}},
+		"no watches":  {httpapi.Config{}, httpapi.Deps{Listener: l, Registry: newMemory(), Leases: newMemory(), Cluster: newMembers()}},
+		"no streams":  {httpapi.Config{StreamsPerAddress: -1}, httpapi.Deps{Listener: l, Registry: newMemory(), Leases: newMemory(), Watches: newMemory(), Cluster: newMembers()}},
+		"long drain":  {httpapi.Config{Drain: time.Hour}, httpapi.Deps{Listener: l, Registry: newMemory(), Leases: newMemory(), Watches: newMemory(), Cluster: newMembers()}},
 	} {
 		if _, err := httpapi.New(c.cfg, c.deps); err == nil {
 			t.Errorf("%s: no error", name)

@@ -20,6 +20,7 @@ import (
 	"github.com/muster-registry/muster/httpapi"
 	"github.com/muster-registry/muster/lease"
 	"github.com/muster-registry/muster/registry"
+	"github.com/muster-registry/muster/watch"
 )
 
 // exitConfig is the exit code of a configuration that cannot be used.
@@ -46,6 +47,9 @@ type Config struct {
 	// Insecure allows a bind that others can reach although nothing is encrypted
 	// and anybody may write.
 	Insecure bool
+	// StreamsPerAddress is how many streams of changes one client address may have
+	// open, loopback excepted; 0 is muster.DefaultStreamsPerAddress.
+	StreamsPerAddress int
 }
 
 // Found says how a node finds or founds its cluster.
@@ -70,6 +74,7 @@ type Node struct {
 	state   *fsm.FSM
 	cluster *cluster.Node
 	keeper  *lease.Keeper
+	hub     *watch.Hub
 	http    *httpapi.Server
 	api     net.Listener
 	fatal   chan error // of the state machine; holds the first
@@ -115,8 +120,8 @@ func New(cfg Config, deps Deps) (*Node, error) {
 // assemble builds the rooms from the ground up.
 func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	var err error
-	feed := &leaseFeed{}
-	n.state, err = fsm.New(fsm.Config{Logger: deps.Logger, Registerer: metrics, Fatal: n.stopFor, Listeners: []fsm.Listener{feed}})
+	feed, news := &leaseFeed{}, &watchFeed{}
+	n.state, err = fsm.New(fsm.Config{Logger: deps.Logger, Registerer: metrics, Fatal: n.stopFor, Listeners: []fsm.Listener{feed, news}})
 	if err != nil {
 		return fmt.Errorf("making the state machine: %w", err)
 	}
@@ -140,12 +145,17 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	}
 	feed.keeper = n.keeper
 	n.cluster.OnSession(n.keeper.Lead)
+	n.hub, err = watch.New(watchConfig(n.cfg.RaftProfile), watch.Deps{State: n.state, Cluster: n.cluster, Logger: deps.Logger, Registerer: metrics})
+	if err != nil {
+		return err
+	}
+	news.hub = n.hub
 	desk, err := registry.New(registry.Config{Logger: deps.Logger}, registry.Deps{State: n.state, Consensus: n.cluster, Keeper: n.keeper})
 	if err != nil {
 		return err
 	}
-	n.http, err = httpapi.New(httpapi.Config{Version: n.cfg.Version}, httpapi.Deps{
-		Listener: n.api, Registry: desk, Leases: desk, Cluster: n.cluster, Logger: deps.Logger, Registerer: metrics, Gatherer: metrics,
+	n.http, err = httpapi.New(httpapi.Config{Version: n.cfg.Version, StreamsPerAddress: n.cfg.StreamsPerAddress}, httpapi.Deps{
+		Listener: n.api, Registry: desk, Leases: desk, Watches: watches{n.hub}, Cluster: n.cluster, Logger: deps.Logger, Registerer: metrics, Gatherer: metrics,
 	})
 	return err
 }
@@ -174,6 +184,9 @@ func (n *Node) Run(ctx context.Context) error {
 		defer close(edgeDone)
 		return n.http.Run(edge)
 	}, func(error) { stopEdge() })
+	g.Add(func() error {
+		return n.hub.Run(edge)
+	}, func(error) {}) // says goodbye when the edge ends
 	g.Add(func() error {
 		return n.keeper.Run(core)
 	}, func(error) {}) // ends with the core

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/node"
 )
 
@@ -45,6 +46,9 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 			if cfg.DataDir == "" {
 				return configError("--data-dir is needed: the folder that holds all the node must not forget")
 			}
+			if cfg.StreamsPerAddress < 1 {
+				return configError("--max-streams-per-address %d is less than one", cfg.StreamsPerAddress)
+			}
 			cfg.Version = version
 			logger, err := logs.logger(cmd.ErrOrStderr())
 			if err != nil {
@@ -71,6 +75,7 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 	f.StringSliceVar(&cfg.Found.Join, "join", nil, "gossip addresses of nodes to find, the own may be among them")
 	f.StringVar(&cfg.ClusterName, "cluster-name", "muster", "keeps the gossip of different clusters apart")
 	f.StringVar(&cfg.RaftProfile, "raft-profile", "default", "timeouts: fast (0.3 s), default (0.5 s), slow (1 s, for poor disks and links)")
+	f.IntVar(&cfg.StreamsPerAddress, "max-streams-per-address", muster.DefaultStreamsPerAddress, "how many streams of changes one client address may have open (loopback any number)")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses that others can reach although nothing is encrypted and anybody may write")
 	logs.add(cmd)
 	return cmd
