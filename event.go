@@ -13,9 +13,12 @@ const (
 	EventExpired      EventType = "expired"
 	// EventStatus is a change of status, of the suspect mark or of the override.
 	EventStatus EventType = "status"
+	// EventSettings is a change of the settings of a service: it has no ID.
+	EventSettings EventType = "settings"
 )
 
-// Event is one transition of one instance. Events are immutable.
+// Event is one transition of one instance, or of the settings of a service.
+// Events are immutable.
 type Event struct {
 	// Index is the index of the log entry; the events of one entry share it.
 	Index     uint64    `json:"index"`
@@ -35,6 +38,9 @@ type Event struct {
 	// Instance is the instance after the event; nil once it is gone, and in the
 	// journal.
 	Instance *Instance `json:"instance"`
+	// Settings are those of the service after an EventSettings; nil where it has
+	// none of its own any more, with every other type, and in the journal.
+	Settings *Settings `json:"settings,omitempty"`
 }
 
 // EventQuery selects events of the journal.

@@ -1,5 +1,7 @@
 package muster
 
+import "time"
+
 // MemberState is the part a member plays in the cluster.
 type MemberState string
 
@@ -37,4 +39,20 @@ type Cluster struct {
 	CommitIndex uint64   `json:"commit_index"`
 	Insecure    bool     `json:"insecure"`
 	Members     []Member `json:"members"`
+	Governor    Governor `json:"governor"`
+}
+
+// Governor is the expiry governor, which holds instances in a mass loss instead of
+// removing them, as GET /v1/cluster shows it.
+type Governor struct {
+	// Enabled is the switch of the whole cluster; a service's own is
+	// Settings.Protect.
+	Enabled bool `json:"enabled"`
+	// Active says that instances are held right now, Suspects how many.
+	Active   bool `json:"active"`
+	Suspects int  `json:"suspects"`
+	// Since, Actor and Reason are of the last switch; empty if there was none.
+	Since  time.Time `json:"since,omitzero"`
+	Actor  string    `json:"actor,omitempty"`
+	Reason string    `json:"reason,omitempty"`
 }

@@ -54,6 +54,10 @@ const (
 	// remove_after.
 	CauseRemoveAfter Cause = "remove_after"
 	CauseRestored    Cause = "restored"
+	// CauseConfigured: a service was given settings, CauseUnconfigured: they were
+	// taken away and the defaults hold again.
+	CauseConfigured   Cause = "configured"
+	CauseUnconfigured Cause = "unconfigured"
 )
 
 // Override is the operator's layer above what the owner registered. A

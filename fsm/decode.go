@@ -27,6 +27,7 @@ func (e *unknownKindError) Error() string {
 var (
 	errEmptyOp = errors.New("operation is empty")
 	errNoKey   = errors.New("operation names no instance")
+	errNoName  = errors.New("operation names no service")
 	errTooMany = errors.New("operation lists too many")
 )
 
@@ -86,6 +87,10 @@ func decodeOp(b []byte) (applier, kind, error) {
 		op = readRestoreAbort(&d)
 	case kindRefused:
 		op = readRefused(&d)
+	case kindConfigure:
+		op = readConfigure(&d)
+	case kindSwitchGovernor:
+		op = readSwitchGovernor(&d)
 	default:
 		if k&kindIgnorable == 0 {
 			return nil, k, &unknownKindError{"operation", b[0]}

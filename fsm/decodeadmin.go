@@ -64,6 +64,38 @@ func readRevokeLease(d *decoder) *RevokeLease {
 	return o
 }
 
+func readConfigure(d *decoder) *Configure {
+	o := &Configure{}
+	for d.next() {
+		switch d.num {
+		case 1:
+			o.Key.Namespace = d.str()
+		case 2:
+			o.Key.Service = d.str()
+		case 3:
+			o.Settings = readSettings(d)
+		default:
+			d.caller(&o.Caller)
+		}
+	}
+	if d.err == nil && (o.Key.Namespace == "" || o.Key.Service == "") {
+		d.fail(errNoName)
+	}
+	return o
+}
+
+func readSwitchGovernor(d *decoder) *SwitchGovernor {
+	o := &SwitchGovernor{}
+	for d.next() {
+		if d.num == 1 {
+			o.On = d.bool()
+			continue
+		}
+		d.caller(&o.Caller)
+	}
+	return o
+}
+
 func readEpoch(d *decoder) *Epoch {
 	o := &Epoch{}
 	for d.next() {

@@ -11,26 +11,27 @@ import (
 type kind byte
 
 // The kinds of operation. Numbers are never given twice. Kept for what is to
-// come: 20 service settings, 21 check transitions, 22 feature level, 23 governor
-// switches.
+// come: 20 check transitions, 22 feature level.
 const (
-	kindRegister      kind = 1
-	kindDeregister    kind = 2
-	kindExpire        kind = 3
-	kindSuspect       kind = 4
-	kindRelease       kind = 5
-	kindReap          kind = 6
-	kindSetOverride   kind = 7
-	kindClearOverride kind = 8
-	kindGrantLease    kind = 9
-	kindRevokeLease   kind = 10
-	kindEpoch         kind = 11
-	kindMember        kind = 12
-	kindRestoreBegin  kind = 13
-	kindRestoreChunk  kind = 14
-	kindRestoreCommit kind = 15
-	kindRestoreAbort  kind = 16
-	kindRefused       kind = 17
+	kindRegister       kind = 1
+	kindDeregister     kind = 2
+	kindExpire         kind = 3
+	kindSuspect        kind = 4
+	kindRelease        kind = 5
+	kindReap           kind = 6
+	kindSetOverride    kind = 7
+	kindClearOverride  kind = 8
+	kindGrantLease     kind = 9
+	kindRevokeLease    kind = 10
+	kindEpoch          kind = 11
+	kindMember         kind = 12
+	kindRestoreBegin   kind = 13
+	kindRestoreChunk   kind = 14
+	kindRestoreCommit  kind = 15
+	kindRestoreAbort   kind = 16
+	kindRefused        kind = 17
+	kindConfigure      kind = 18
+	kindSwitchGovernor kind = 19
 
 	kindIgnorable kind = 0x80
 )
@@ -63,6 +64,9 @@ func (RestoreBegin) kind() kind  { return kindRestoreBegin }
 func (RestoreChunk) kind() kind  { return kindRestoreChunk }
 func (RestoreCommit) kind() kind { return kindRestoreCommit }
 func (RestoreAbort) kind() kind  { return kindRestoreAbort }
+
+func (Configure) kind() kind      { return kindConfigure }
+func (SwitchGovernor) kind() kind { return kindSwitchGovernor }
 
 func (o Register) append(b []byte) []byte {
 	b = appendKey(b, keyOf(o.Instance))
@@ -120,6 +124,18 @@ func (o GrantLease) append(b []byte) []byte {
 
 func (o RevokeLease) append(b []byte) []byte {
 	return appendCaller(appendUint(b, 1, uint64(o.ID)), o.Caller)
+}
+
+func (o Configure) append(b []byte) []byte {
+	b = appendString(appendString(b, 1, o.Key.Namespace), 2, o.Key.Service)
+	if o.Settings != nil {
+		b = appendMessage(b, 3, func(b []byte) []byte { return appendSettings(b, o.Settings) })
+	}
+	return appendCaller(b, o.Caller)
+}
+
+func (o SwitchGovernor) append(b []byte) []byte {
+	return appendCaller(appendBool(b, 1, o.On), o.Caller)
 }
 
 func (o Epoch) append(b []byte) []byte { return appendString(b, 1, o.ClusterID) }

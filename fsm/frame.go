@@ -39,6 +39,7 @@ const (
 	blockMembers      blockType = 7
 	blockRemoved      blockType = 8
 	blockStaging      blockType = 9
+	blockSettings     blockType = 10
 	blockTrailer      blockType = 0x7f
 
 	blockOptional blockType = 0x80

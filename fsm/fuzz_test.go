@@ -44,6 +44,17 @@ func sampleOps() []fsm.Op {
 		fsm.RestoreChunk{ID: "r1", Data: []byte("0123456789")},
 		fsm.RestoreCommit{ID: "r1", SHA256: sha256.Sum256([]byte("0123456789")), Caller: who},
 		fsm.RestoreAbort{ID: "r1"},
+		fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: "web"}, Settings: sampleSettings(), Caller: who},
+		fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: "web"}, Caller: who},
+		fsm.SwitchGovernor{On: true, Caller: who},
+	}
+}
+
+// sampleSettings differ from the defaults everywhere.
+func sampleSettings() *muster.Settings {
+	return &muster.Settings{
+		Strategy: muster.StrategyEWMA, ZoneThreshold: 1, MaxEjected: 2, ConsecutiveFailures: 3, FailureRate: 4,
+		EjectionTime: muster.Duration(time.Second), SlowStart: muster.Duration(time.Minute), LoadFactor: 200,
 	}
 }
 
@@ -61,6 +72,8 @@ func sampleSnapshot(t testing.TB) []byte {
 	m.must(fsm.Suspect{Term: 1, Leases: []fsm.LeaseGen{{ID: shared, Generation: m.next - 2}}})
 	m.must(fsm.Member{ID: "n1", Boot: 3})
 	m.must(fsm.Member{ID: "n2", Removed: true})
+	m.must(fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: "db"}, Settings: sampleSettings()})
+	m.must(fsm.SwitchGovernor{Caller: muster.Caller{Actor: "ip:10.0.0.9", Reason: "a drill"}})
 	m.must(fsm.RestoreBegin{ID: "r1", Total: 10})
 	m.must(fsm.RestoreChunk{ID: "r1", Data: []byte("01234")})
 	return snapshotOf(t, m.fsm)

@@ -184,7 +184,7 @@ func (g *generator) reap() fsm.Op {
 }
 
 func (g *generator) rare() fsm.Op {
-	switch rapid.IntRange(0, 5).Draw(g.rt, "rare") {
+	switch rapid.IntRange(0, 7).Draw(g.rt, "rare") {
 	case 0:
 		g.term++
 		return fsm.Epoch{ClusterID: g.pick("cluster", "c1", "c2")}
@@ -194,6 +194,16 @@ func (g *generator) rare() fsm.Op {
 		if all := g.leases(); len(all) > 0 {
 			return fsm.RevokeLease{ID: rapid.SampledFrom(all).Draw(g.rt, "lease").ID, Caller: g.caller()}
 		}
+	case 4:
+		return fsm.SwitchGovernor{On: g.yes("governor", 2), Caller: g.caller()}
+	case 5:
+		o := fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: g.pick("service", "web", "db", "never")}, Caller: g.caller()}
+		if g.yes("settings", 2) {
+			s := muster.DefaultSettings()
+			s.PanicThreshold, s.Protect = rapid.IntRange(0, 1).Draw(g.rt, "panic"), g.yes("protect", 2)
+			o.Settings = &s
+		}
+		return o
 	case 3:
 		g.backups = append(g.backups, snapshotOf(g.t, g.fsm))
 	}

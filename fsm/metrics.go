@@ -13,6 +13,7 @@ type metrics struct {
 	operations   *prometheus.CounterVec
 	transitions  *prometheus.CounterVec
 	services     prometheus.Gauge
+	configured   prometheus.Gauge
 	instances    *prometheus.GaugeVec
 	leases       *prometheus.GaugeVec
 	journal      prometheus.Gauge
@@ -34,8 +35,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		entries:      prometheus.NewCounter(counter("applied_entries_total", "Log entries applied.")),
 		operations:   prometheus.NewCounterVec(counter("operations_total", "Operations applied, by kind and result (ok, unchanged, dropped or the code of the rejection)."), []string{"kind", "result"}),
-		transitions:  prometheus.NewCounterVec(counter("transitions_total", "Transitions of instances, by cause."), []string{"cause"}),
+		transitions:  prometheus.NewCounterVec(counter("transitions_total", "Transitions of instances and settings, by cause."), []string{"cause"}),
 		services:     prometheus.NewGauge(gauge("services", "Services that have instances.")),
+		configured:   prometheus.NewGauge(gauge("configured_services", "Services that have settings of their own.")),
 		instances:    prometheus.NewGaugeVec(gauge("instances", "Instances, by status."), []string{"status"}),
 		leases:       prometheus.NewGaugeVec(gauge("leases", "Leases, by scope (own of an instance, or shared)."), []string{"scope"}),
 		journal:      prometheus.NewGauge(gauge("journal_events", "Transitions kept in the journal.")),
@@ -50,7 +52,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.entries, m.operations, m.transitions, m.services, m.instances, m.leases, m.journal, m.tombstones,
+		m.entries, m.operations, m.transitions, m.services, m.configured, m.instances, m.leases, m.journal, m.tombstones,
 		m.epoch, m.applied, m.staged, m.snapshotSize, m.resets,
 	} {
 		if err := reg.Register(c); err != nil {
@@ -66,6 +68,7 @@ var kindNames = map[kind]string{
 	kindReap: "reap", kindSetOverride: "set_override", kindClearOverride: "clear_override", kindGrantLease: "grant_lease",
 	kindRevokeLease: "revoke_lease", kindEpoch: "epoch", kindMember: "member", kindRestoreBegin: "restore_begin",
 	kindRestoreChunk: "restore_chunk", kindRestoreCommit: "restore_commit", kindRestoreAbort: "restore_abort", kindRefused: "refused",
+	kindConfigure: "configure", kindSwitchGovernor: "switch_governor",
 }
 
 // tally counts what a batch did, to be added to the metrics once.
@@ -124,6 +127,7 @@ func (m *metrics) update(s *state) {
 	t.entries, t.resets = 0, 0
 
 	m.services.Set(float64(s.live))
+	m.configured.Set(float64(len(s.settings)))
 	for n, st := range statusNames {
 		m.instances.WithLabelValues(string(st)).Set(float64(s.counts[n]))
 	}

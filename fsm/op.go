@@ -108,6 +108,20 @@ type RevokeLease struct {
 	Caller muster.Caller
 }
 
+// Configure gives a service settings of its own, or takes them away (nil). They
+// stay when the last instance goes, and may be there before the first comes.
+type Configure struct {
+	Key      muster.ServiceKey
+	Settings *muster.Settings
+	Caller   muster.Caller
+}
+
+// SwitchGovernor turns the expiry governor on or off for the whole cluster.
+type SwitchGovernor struct {
+	On     bool
+	Caller muster.Caller
+}
+
 // Epoch opens a leader's session: its result is the term of the entry. The first
 // one names the cluster. It discards an unfinished restore.
 type Epoch struct {

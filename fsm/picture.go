@@ -27,6 +27,8 @@ type picture struct {
 	journal  []*muster.Event
 	members  members
 	staging  *staging
+	settings map[muster.ServiceKey]*muster.Settings
+	governor governor
 }
 
 // take must not run beside a batch.
@@ -35,7 +37,7 @@ func (s *state) take() *picture {
 		clusterID: s.clusterID, epoch: s.epoch, applied: s.applied, floor: s.floor, listIndex: s.listIndex,
 		forgot: s.journal.dropped, stamp: s.stamp,
 		tombs: s.tombs.order.all(), leases: s.leases.take(), journal: s.journal.latest(), members: s.members,
-		staging: s.staging.take(),
+		staging: s.staging.take(), settings: s.settings, governor: s.governor,
 	}
 	for _, pub := range s.dir.published() {
 		if len(pub.view.Instances) > 0 {
@@ -74,6 +76,7 @@ func (p *picture) write(w io.Writer) (int64, error) {
 		fw.record(blockRemoved, func(b []byte) []byte { return appendString(b, 1, id) })
 	}
 	p.staging.write(fw)
+	p.writeSettings(fw)
 	for _, t := range counted {
 		fw.record(blockTrailer, func(b []byte) []byte { return appendUint(appendUint(b, 1, uint64(t)), 2, fw.count[t]) })
 	}
@@ -83,7 +86,7 @@ func (p *picture) write(w io.Writer) (int64, error) {
 
 // counted are the types of block whose records the trailer counts.
 var counted = []blockType{
-	blockHeader, blockLeases, blockServices, blockGoneServices, blockTombstones, blockJournal, blockMembers, blockRemoved, blockStaging,
+	blockHeader, blockLeases, blockServices, blockGoneServices, blockTombstones, blockJournal, blockMembers, blockRemoved, blockStaging, blockSettings,
 }
 
 func (p *picture) appendHeader(b []byte) []byte {
@@ -93,7 +96,11 @@ func (p *picture) appendHeader(b []byte) []byte {
 	b = appendUint(b, 4, uint64(p.stamp))
 	b = appendUint(b, 5, p.floor)
 	b = appendUint(b, 6, p.listIndex)
-	return appendUint(b, 7, p.forgot)
+	b = appendUint(b, 7, p.forgot)
+	if p.governor == (governor{}) {
+		return b
+	}
+	return appendMessage(b, 8, p.governor.append)
 }
 
 func (p *picture) writeLeases(fw *frameWriter) {

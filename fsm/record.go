@@ -170,7 +170,7 @@ var (
 		muster.CauseRegistered, muster.CauseUpdated, muster.CauseDeregistered, muster.CauseLeaseExpired, muster.CauseLeaseRevoked,
 		muster.CauseCheckFailed, muster.CauseCheckPassed, muster.CauseMaintenance, muster.CauseDrain, muster.CauseOverrideRemoved,
 		muster.CauseOverrideEnded, muster.CauseSuspected, muster.CauseRenewed, muster.CauseReleased, muster.CauseRemoveAfter, muster.CauseRestored)
-	eventTypes = words(muster.EventRegistered, muster.EventUpdated, muster.EventDeregistered, muster.EventExpired, muster.EventStatus)
+	eventTypes = words(muster.EventRegistered, muster.EventUpdated, muster.EventDeregistered, muster.EventExpired, muster.EventStatus, muster.EventSettings)
 )
 
 func words[W ~string](all ...W) map[string]W {

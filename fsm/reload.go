@@ -86,6 +86,8 @@ func (l *loader) reader(t blockType) (func(*decoder) error, error) {
 		return l.removed, nil
 	case blockStaging:
 		return l.staging, nil
+	case blockSettings:
+		return l.settings, nil
 	case blockTrailer:
 		return l.trailer, nil
 	}
@@ -116,6 +118,8 @@ func (l *loader) header(d *decoder) error {
 			s.listIndex = d.index()
 		case 7:
 			s.journal.dropped = d.index()
+		case 8:
+			s.governor = readGovernor(d)
 		}
 	}
 	var epoch uint64

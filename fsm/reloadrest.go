@@ -133,6 +133,38 @@ func (l *loader) staging(d *decoder) error {
 	return nil
 }
 
+func (l *loader) settings(d *decoder) error {
+	if err := l.close(); err != nil {
+		return err
+	}
+	var k muster.ServiceKey
+	var settings *muster.Settings
+	for d.next() {
+		switch d.num {
+		case 1:
+			k.Namespace = d.str()
+		case 2:
+			k.Service = d.str()
+		case 3:
+			settings = readSettings(d)
+		}
+	}
+	switch {
+	case d.err != nil:
+		return nil // the caller sees it
+	case k.Namespace == "" || k.Service == "" || settings == nil:
+		return errNameless
+	case l.s.settings[k] != nil || len(l.s.settings) == maxSettings:
+		return errCount
+	}
+	l.s.settings[k] = settings
+	if svc := l.s.dir.byKey[k]; svc != nil {
+		svc.settings = settings
+		svc.pub.Load().view.Settings = settings // nobody sees it yet
+	}
+	return nil
+}
+
 func (l *loader) trailer(d *decoder) error {
 	var t blockType
 	var n uint64

@@ -232,10 +232,11 @@ func sameLease(a, b *lease, sameCluster bool) bool {
 }
 
 // adopt puts the content of a backup in the place of what s holds. The cluster's
-// own id, members and journal stay.
+// own id, members, journal and governor switch stay.
 func (s *state) adopt(from *state, epoch uint64) {
 	s.epoch, s.floor, s.listIndex = epoch, from.floor, from.listIndex
 	s.dir, s.live, s.gone, s.tombs, s.leases, s.counts = from.dir, from.live, from.gone, from.tombs, from.leases, from.counts
+	s.settings = from.settings
 	s.out.restart()
 }
 

@@ -37,6 +37,7 @@ type service struct {
 	n, routable, suspect int
 	index                uint64
 	reason               muster.EmptyReason
+	settings             *muster.Settings
 	like                 *muster.Instance // a recent one, whose values others may share
 }
 
@@ -154,7 +155,7 @@ func (s *service) publish() chan struct{} {
 func (s *service) view(old *muster.View) *muster.View {
 	v := &muster.View{
 		Namespace: s.key.Namespace, Service: s.key.Service, Index: s.index,
-		Instances: make([]*muster.Instance, 0, s.n), Protected: s.suspect > 0,
+		Instances: make([]*muster.Instance, 0, s.n), Protected: s.suspect > 0, Settings: s.settings,
 	}
 	if s.n == 0 {
 		v.EmptyReason = s.reason
@@ -188,7 +189,7 @@ func (s *service) load(instances []*muster.Instance, below map[string]base) {
 	s.pub.Store(&published{
 		view: &muster.View{
 			Namespace: s.key.Namespace, Service: s.key.Service, Index: s.index, Instances: instances,
-			Protected: s.suspect > 0, EmptyReason: s.reason,
+			Protected: s.suspect > 0, EmptyReason: s.reason, Settings: s.settings,
 		},
 		below: below, routable: s.routable, changed: make(chan struct{}),
 	})

@@ -19,14 +19,18 @@ type state struct {
 	listIndex uint64 // index of the last change that any service shows
 
 	dir     *directory
-	live    int              // services with instances
-	gone    queue[*service]  // services without, the oldest first
-	tombs   tombstones       // instances that are gone
-	leases  leaseTable       //
-	journal journal          //
-	members members          //
-	staging *staging         // an unfinished restore
-	counts  [numStatuses]int // instances by status
+	live    int             // services with instances
+	gone    queue[*service] // services without, the oldest first
+	tombs   tombstones      // instances that are gone
+	leases  leaseTable      //
+	journal journal         //
+	members members         //
+	staging *staging        // an unfinished restore
+	// settings are those of the services that have their own, also where there is
+	// no such service (yet). The map is copied before it is written.
+	settings map[muster.ServiceKey]*muster.Settings
+	governor governor
+	counts   [numStatuses]int // instances by status
 
 	out gathered
 }
@@ -44,8 +48,8 @@ func newState() *state {
 	return &state{
 		dir:    newDirectory(),
 		tombs:  tombstones{byKey: make(map[muster.InstanceKey]*tombstone)},
-		leases: newLeaseTable(),
-		out:    gathered{heard: make(map[muster.LeaseID]bool), tally: &tally{}},
+		leases: newLeaseTable(), settings: make(map[muster.ServiceKey]*muster.Settings),
+		out: gathered{heard: make(map[muster.LeaseID]bool), tally: &tally{}},
 	}
 }
 
@@ -72,6 +76,7 @@ func (s *state) service(k muster.ServiceKey) *service {
 	svc := s.dir.find(k)
 	if svc == nil {
 		svc = newService(muster.ServiceKey{Namespace: k.Namespace, Service: k.Service})
+		svc.settings = s.settings[svc.key]
 		s.dir.add(svc)
 		s.touch(svc)
 	}
@@ -180,11 +185,17 @@ func (s *state) emit(t muster.EventType, cause muster.Cause, who muster.Caller, 
 		e.PrevStatus = old.Status
 	}
 	e.Namespace, e.Service, e.ID = of.Namespace, of.Service, of.ID
+	s.tell(e, func(told *muster.Event) { told.Instance = next })
+}
+
+// tell notes e in the journal, and tells the listeners of it with the body that
+// the journal does not keep.
+func (s *state) tell(e *muster.Event, body func(*muster.Event)) {
 	s.journal.add(e)
-	s.out.tally.transition(cause)
+	s.out.tally.transition(e.Cause)
 	if s.out.listen && !s.out.reset {
 		told := *e
-		told.Instance = next
+		body(&told)
 		s.out.events = append(s.out.events, &told)
 	}
 }

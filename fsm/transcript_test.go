@@ -147,6 +147,9 @@ func (p *player) play(line string) string {
 		return s
 	case "index":
 		return fmt.Sprintf("index %d floor %d cluster %s\n", p.fsm.Index(), p.fsm.Floor(), p.fsm.ClusterID())
+	case "governor":
+		g := p.fsm.Governor()
+		return fmt.Sprintf("governor on %t, holds %d, by %q for %q\n", p.fsm.GovernorOn(), g.Suspects, g.Actor, g.Reason)
 	case "save":
 		p.backups[a.bare[0]] = snapshotOf(p.t, p.fsm)
 	case "load":
@@ -188,6 +191,14 @@ func (p *player) op(verb string, a args) fsm.Op {
 		return fsm.GrantLease{TTL: muster.TTL(ttl), Name: a.bare[0], Caller: a.caller()}
 	case "revoke":
 		return fsm.RevokeLease{ID: p.leaseID(a.bare[0]), Caller: a.caller()}
+	case "configure":
+		s := muster.DefaultSettings()
+		s.Strategy, s.PanicThreshold, s.Protect = a.set["strategy"], int(a.uint("panic")), !a.has("unprotected")
+		return fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: a.bare[0]}, Settings: &s, Caller: a.caller()}
+	case "unconfigure":
+		return fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: a.bare[0]}, Caller: a.caller()}
+	case "switch":
+		return fsm.SwitchGovernor{On: a.bare[0] == "on", Caller: a.caller()}
 	case "epoch":
 		return fsm.Epoch{ClusterID: a.set["cluster"]}
 	case "member":
@@ -316,6 +327,9 @@ func (p *player) view(service string) string {
 	}
 	if v.EmptyReason != "" {
 		s += " empty: " + string(v.EmptyReason)
+	}
+	if c := v.Settings; c != nil {
+		s += fmt.Sprintf(" %s panic %d protect %t load %d", c.Strategy, c.PanicThreshold, c.Protect, c.LoadFactor)
 	}
 	s += "\n"
 	for _, i := range v.Instances {

@@ -17,6 +17,7 @@ func (s *Server) getCluster(c *call) error {
 	if status.Members == nil {
 		status.Members = []muster.Member{}
 	}
+	status.Governor = s.settings.Governor()
 	return c.json(http.StatusOK, status)
 }
 

@@ -76,6 +76,7 @@ type Deps struct {
 	Registry Registry
 	Leases   Leases
 	Watches  Watches
+	Settings Settings
 	Cluster  Cluster
 	// Logger takes the access log at level debug; nil discards.
 	Logger *slog.Logger

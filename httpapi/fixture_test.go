@@ -100,6 +100,11 @@ type fixture struct {
 	addr     string
 }
 
+// depsOf are the parts of a server over m, with a cluster of their own.
+func depsOf(l net.Listener, m *memory) httpapi.Deps {
+	return httpapi.Deps{Listener: l, Registry: m, Leases: m, Watches: m, Settings: m, Cluster: newMembers()}
+}
+
 // newFixture makes a server that does not run; edit may change what it is made of.
 func newFixture(t testing.TB, edit func(*httpapi.Config, *httpapi.Deps)) *fixture {
 	t.Helper()
@@ -110,7 +115,8 @@ func newFixture(t testing.TB, edit func(*httpapi.Config, *httpapi.Deps)) *fixtur
 	t.Cleanup(func() { l.Close() })
 	f := &fixture{registry: newMemory(), cluster: newMembers(), metrics: prometheus.NewRegistry(), addr: l.Addr().String()}
 	cfg := httpapi.Config{Version: "v0.1.0"}
-	deps := httpapi.Deps{Listener: l, Registry: f.registry, Leases: f.registry, Watches: f.registry, Cluster: f.cluster, Registerer: f.metrics, Gatherer: f.metrics}
+	deps := depsOf(l, f.registry)
+	deps.Cluster, deps.Registerer, deps.Gatherer = f.cluster, f.metrics, f.metrics
 	if edit != nil {
 		edit(&cfg, &deps)
 	}

@@ -133,7 +133,7 @@ func (readCloser) Close() error { return nil }
 
 func fuzzed(t *testing.T) http.Handler {
 	t.Helper()
-	s, err := httpapi.New(httpapi.Config{}, httpapi.Deps{Listener: nowhere{}, Registry: newMemory(), Leases: newMemory(), Watches: newMemory(), Cluster: newMembers()})
+	s, err := httpapi.New(httpapi.Config{}, depsOf(nowhere{}, newMemory()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -151,18 +151,11 @@ func (s *Server) deleteInstance(c *call) error {
 // write runs a write and answers it with the instance, or with nothing where
 // status says so.
 func (c *call) write(do func(context.Context, muster.Caller) (muster.Written, error), status int) error {
-	who, err := c.caller()
-	if err != nil {
-		return err
-	}
-	ctx, cancel, err := c.writeContext()
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	w, err := do(ctx, who)
-	c.setIndex(w.Index)
-	if err != nil {
+	var w muster.Written
+	if err := c.settle(func(ctx context.Context, who muster.Caller) (_ muster.Written, err error) {
+		w, err = do(ctx, who)
+		return w, err
+	}); err != nil {
 		return err
 	}
 	if status == http.StatusNoContent {

@@ -19,6 +19,7 @@ type memory struct {
 	gone      map[muster.InstanceKey]bool
 	events    []*muster.Event
 	leases    []*muster.Lease
+	settings  map[muster.ServiceKey]*muster.Settings
 	changed   map[muster.ServiceKey]chan struct{}
 	anything  chan struct{}
 	confirmed uint64 // what the leader has confirmed; at least index
@@ -31,6 +32,8 @@ type memory struct {
 	// were closed.
 	streams chan string
 	closed  int
+	// ungoverned: the governor is off.
+	ungoverned bool
 }
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -38,7 +41,8 @@ var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 func newMemory() *memory {
 	return &memory{
 		views: map[muster.ServiceKey]*muster.View{}, gone: map[muster.InstanceKey]bool{},
-		changed: map[muster.ServiceKey]chan struct{}{}, anything: make(chan struct{}), applied: make(chan struct{}),
+		settings: map[muster.ServiceKey]*muster.Settings{},
+		changed:  map[muster.ServiceKey]chan struct{}{}, anything: make(chan struct{}), applied: make(chan struct{}),
 	}
 }
 

@@ -187,7 +187,7 @@ func TestDescribedSchemas(t *testing.T) {
 		"Override": reflect.TypeFor[muster.Override](), "View": reflect.TypeFor[muster.View](),
 		"ServiceSummary": reflect.TypeFor[muster.ServiceSummary](), "Services": reflect.TypeFor[muster.Services](), "Settings": reflect.TypeFor[muster.Settings](),
 		"Event": reflect.TypeFor[muster.Event](), "Events": reflect.TypeFor[muster.Events](),
-		"Member": reflect.TypeFor[muster.Member](), "Cluster": reflect.TypeFor[muster.Cluster](),
+		"Member": reflect.TypeFor[muster.Member](), "Cluster": reflect.TypeFor[muster.Cluster](), "Governor": reflect.TypeFor[muster.Governor](),
 		"Limits": reflect.TypeFor[muster.Limits](), "Problem": reflect.TypeFor[problem.Problem](),
 		"Beat": reflect.TypeFor[muster.Beat](), "Beats": reflect.TypeFor[muster.Beats](), "Heartbeats": reflect.TypeFor[muster.Heartbeats](),
 		"Lease": reflect.TypeFor[muster.Lease](), "LeaseRequest": reflect.TypeFor[muster.LeaseRequest](), "InstanceKey": reflect.TypeFor[muster.InstanceKey](),

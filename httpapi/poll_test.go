@@ -33,7 +33,7 @@ type polled struct {
 func newPolled(t *testing.T) *polled {
 	p := &polled{t: t, registry: newMemory()}
 	var err error
-	p.server, err = httpapi.New(httpapi.Config{}, httpapi.Deps{Listener: nowhere{}, Registry: p.registry, Leases: p.registry, Watches: p.registry, Cluster: newMembers()})
+	p.server, err = httpapi.New(httpapi.Config{}, depsOf(nowhere{}, p.registry))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,8 @@ func routeTable() []*route {
 		instance  = instances + "/{id}"
 		override  = instance + "/override"
 		heartbeat = instance + "/heartbeat"
+		settings  = service + "/settings"
+		governor  = "/v1/cluster/governor"
 		lease     = "/v1/leases/{id}"
 	)
 	return []*route{
@@ -63,10 +65,15 @@ func routeTable() []*route {
 		{method: "DELETE", path: lease, permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).deleteLease},
 		{method: "PUT", path: override, permission: permOperatorWrite, params: writeParams, handle: (*Server).putOverride},
 		{method: "DELETE", path: override, permission: permOperatorWrite, params: writeParams, handle: (*Server).deleteOverride},
+		{method: "GET", path: settings, permission: permServiceRead, params: readParams, handle: (*Server).getSettings},
+		{method: "PUT", path: settings, permission: permOperatorWrite, params: writeParams, handle: (*Server).putSettings},
+		{method: "DELETE", path: settings, permission: permOperatorWrite, params: writeParams, handle: (*Server).deleteSettings},
 		{method: "GET", path: "/v1/events", permission: permServiceRead, params: readParams | params(paramService, paramInstance, paramSince, paramLimit), handle: (*Server).getEvents},
 
 		{method: "GET", path: "/v1/cluster", permission: permOperatorRead, handle: (*Server).getCluster},
 		{method: "POST", path: "/v1/cluster/leader", permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).postLeader},
+		{method: "GET", path: governor, permission: permOperatorRead, handle: (*Server).getGovernor},
+		{method: "PUT", path: governor, permission: permOperatorWrite, params: params(paramTimeout, paramReason), handle: (*Server).putGovernor},
 		{method: "DELETE", path: "/v1/cluster/members/{id}", permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).deleteMember},
 
 		{method: "GET", path: "/v1/limits", permission: permPublic, handle: (*Server).getLimits},

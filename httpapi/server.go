@@ -62,6 +62,7 @@ type Server struct {
 	leases      Leases
 	watches     Watches
 	streams     streamCap
+	settings    Settings
 	cluster     Cluster
 	log         *slog.Logger
 	metrics     *metrics
@@ -83,8 +84,8 @@ type Server struct {
 // New makes a Server of its parts; it starts nothing.
 func New(cfg Config, deps Deps) (*Server, error) {
 	switch {
-	case deps.Listener == nil || deps.Registry == nil || deps.Leases == nil || deps.Watches == nil || deps.Cluster == nil:
-		return nil, errors.New("httpapi: needs a listener, a registry, leases, watches and a cluster")
+	case deps.Listener == nil || deps.Registry == nil || deps.Leases == nil || deps.Watches == nil || deps.Settings == nil || deps.Cluster == nil:
+		return nil, errors.New("httpapi: needs a listener, a registry, leases, watches, settings and a cluster")
 	case cfg.Drain < 0 || cfg.Drain > maxDrain:
 		return nil, fmt.Errorf("httpapi: drain %s is not between 0 and %s", cfg.Drain, maxDrain)
 	case cfg.StreamsPerAddress < 0:
@@ -104,7 +105,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, deps: deps, registry: deps.Registry, leases: deps.Leases, watches: deps.Watches, cluster: deps.Cluster, log: deps.Logger,
+		cfg: cfg, deps: deps, registry: deps.Registry, leases: deps.Leases, watches: deps.Watches, settings: deps.Settings,
+		cluster: deps.Cluster, log: deps.Logger,
 		metrics: m, metricsPage: newMetricsPage(deps.Gatherer, deps.Logger), table: t,
 		crossOrigin: http.NewCrossOriginProtection(), node: []string{deps.Cluster.ID()},
 		idPrefix: strings.ToLower(rand.Text()[:10]) + "-",

@@ -73,16 +73,23 @@ func TestRunEndsWithItsListener(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	l := nowhere{}
+	without := func(edit func(*httpapi.Deps)) httpapi.Deps {
+		d := depsOf(l, newMemory())
+		edit(&d)
+		return d
+	}
 	for name, c := range map[string]struct {
 		cfg  httpapi.Config
 		deps httpapi.Deps
 	}{
-		"no listener": {httpapi.Config{}, httpapi.Deps{Registry: newMemory(), Leases: newMemory(), Watches: newMemory(), Cluster: newMembers()}},
-		"no registry": {httpapi.Config{}, httpapi.Deps{Listener: l, Cluster: newMembers()}},
-		"no cluster":  {httpapi.Config{}, httpapi.Deps{Listener: l, Registry: newMemory()}},
-		"no watches":  {httpapi.Config{}, httpapi.Deps{Listener: l, Registry: newMemory(), Leases: newMemory(), Cluster: newMembers()}},
-		"no streams":  {httpapi.Config{StreamsPerAddress: -1}, httpapi.Deps{Listener: l, Registry: newMemory(), Leases: newMemory(), Watches: newMemory(), Cluster: newMembers()}},
-		"long drain":  {httpapi.Config{Drain: time.Hour}, httpapi.Deps{Listener: l, Registry: newMemory(), Leases: newMemory(), Watches: newMemory(), Cluster: newMembers()}},
+		"no listener": {httpapi.Config{}, depsOf(nil, newMemory())},
+		"no registry": {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Registry = nil })},
+		"no cluster":  {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Cluster = nil })},
+		"no leases":   {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Leases = nil })},
+		"no watches":  {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Watches = nil })},
+		"no settings": {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Settings = nil })},
+		"no streams":  {httpapi.Config{StreamsPerAddress: -1}, depsOf(l, newMemory())},
+		"long drain":  {httpapi.Config{Drain: time.Hour}, depsOf(l, newMemory())},
 	} {
 		if _, err := httpapi.New(c.cfg, c.deps); err == nil {
 			t.Errorf("%s: no error", name)

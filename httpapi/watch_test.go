@@ -98,7 +98,7 @@ func TestStreamsPerAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemory()
 		m.streams = make(chan string)
-		s, err := httpapi.New(httpapi.Config{StreamsPerAddress: 2}, httpapi.Deps{Listener: nowhere{}, Registry: m, Leases: m, Watches: m, Cluster: newMembers()})
+		s, err := httpapi.New(httpapi.Config{StreamsPerAddress: 2}, depsOf(nowhere{}, m))
 		if err != nil {
 			t.Fatal(err)
 		}

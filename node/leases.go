@@ -22,6 +22,9 @@ func (f *leaseFeed) Applied(c fsm.Changes) {
 	}
 	for _, e := range c.Entries {
 		for _, ev := range e.Events {
+			if ev.Type == muster.EventSettings {
+				continue
+			}
 			t := lease.Timer{Key: muster.InstanceKey{Namespace: ev.Namespace, Service: ev.Service, ID: ev.ID}}
 			if ev.Instance != nil {
 				t = timerOf(ev.Instance)
@@ -75,6 +78,16 @@ func (s leaseState) Find(k muster.InstanceKey) (id muster.LeaseID, incarnation u
 		return 0, 0, false
 	}
 	return i.LeaseID, i.Incarnation, true
+}
+
+// leaseSwitches say where the governor may hold leases.
+type leaseSwitches struct{ state *fsm.FSM }
+
+func (s leaseSwitches) GovernorOn() bool { return s.state.GovernorOn() }
+
+func (s leaseSwitches) GovernorOnFor(k muster.ServiceKey) bool {
+	own := s.state.Settings(k)
+	return own == nil || own.Protect
 }
 
 // leaseLog carries the keeper's decisions into the log.

@@ -138,7 +138,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	}
 	n.keeper, err = lease.New(lease.Config{}, lease.Deps{
 		State: leaseState{n.state}, Log: leaseLog{n.cluster}, Raft: n.cluster, Peers: n.cluster,
-		Logger: deps.Logger, Registerer: metrics,
+		Switches: leaseSwitches{n.state}, Logger: deps.Logger, Registerer: metrics,
 	})
 	if err != nil {
 		return err
@@ -155,7 +155,15 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 		return err
 	}
 	n.http, err = httpapi.New(httpapi.Config{Version: n.cfg.Version, StreamsPerAddress: n.cfg.StreamsPerAddress}, httpapi.Deps{
-		Listener: n.api, Registry: desk, Leases: desk, Watches: watches{n.hub}, Cluster: n.cluster, Logger: deps.Logger, Registerer: metrics, Gatherer: metrics,
+		Listener:   n.api,
+		Registry:   desk,
+		Leases:     desk,
+		Watches:    watches{n.hub},
+		Settings:   desk,
+		Cluster:    n.cluster,
+		Logger:     deps.Logger,
+		Registerer: metrics,
+		Gatherer:   metrics,
 	})
 	return err
 }

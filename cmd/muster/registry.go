@@ -356,7 +356,7 @@ func newEvents(g *global) *cobra.Command {
 			}
 			rows := make([][]string, len(events.Events))
 			for n, e := range events.Events {
-				rows[n] = []string{strconv.FormatUint(e.Index, 10), e.Time.Local().Format("2006-01-02 15:04:05"), string(e.Type), e.Service + "/" + e.ID, string(e.Cause), string(e.Status), e.Actor, e.Reason}
+				rows[n] = []string{strconv.FormatUint(e.Index, 10), e.Time.Local().Format("2006-01-02 15:04:05"), string(e.Type), eventSubject(e), string(e.Cause), string(e.Status), e.Actor, e.Reason}
 			}
 			return table(cmd.OutOrStdout(), "INDEX TIME TYPE INSTANCE CAUSE STATUS ACTOR REASON", rows)
 		},
@@ -365,6 +365,14 @@ func newEvents(g *global) *cobra.Command {
 	cmd.Flags().IntVar(&limit, "limit", muster.DefaultEventsLimit, "how many of the latest events, at most 1000")
 	cmd.Flags().Uint64Var(&since, "since", 0, "only events after this index")
 	return cmd
+}
+
+// eventSubject names what an event is about; "" is the whole registry.
+func eventSubject(e *muster.Event) string {
+	if e.ID == "" {
+		return e.Service
+	}
+	return e.Service + "/" + e.ID
 }
 
 func namespaceFlag(cmd *cobra.Command, p *string) {
