@@ -29,6 +29,7 @@ const (
 	MaxInstances       = 10_000  // instances a service
 	MaxServices        = 10_000  // services a cluster
 	MaxEvents          = 1000    // events an answer of the journal
+	MaxPicks           = 100     // instances a pick
 	MaxRequestIDLen    = 64
 	MaxCheckOutputLen  = 256
 	MaxIncarnation     = 1<<53 - 1
@@ -51,6 +52,8 @@ const (
 	DefaultTimeout     = 5 * time.Second
 	MaxTimeout         = time.Minute
 	MaxMinIndexWait    = 5 * time.Second
+	DefaultTicketTTL   = 30 * time.Second
+	MaxTicketTTL       = 10 * time.Minute
 	MinCheckInterval   = time.Second
 	MaxCheckInterval   = time.Hour
 	DefaultInterval    = 5 * time.Second
@@ -86,6 +89,7 @@ type Limits struct {
 	Services            int      `json:"services"`
 	EventsPerAnswer     int      `json:"events_per_answer"`
 	StreamsPerAddress   int      `json:"streams_per_address"`
+	InstancesPerPick    int      `json:"instances_per_pick"`
 	MinTTL              Duration `json:"min_ttl"`
 	MaxTTL              Duration `json:"max_ttl"`
 	DefaultTTL          Duration `json:"default_ttl"`
@@ -94,6 +98,8 @@ type Limits struct {
 	MaxWait             Duration `json:"max_wait"`
 	DefaultTimeout      Duration `json:"default_timeout"`
 	MaxTimeout          Duration `json:"max_timeout"`
+	DefaultTicketTTL    Duration `json:"default_ticket_ttl"`
+	MaxTicketTTL        Duration `json:"max_ticket_ttl"`
 	MinCheckInterval    Duration `json:"min_check_interval"`
 }
 
@@ -107,11 +113,12 @@ func CurrentLimits() Limits {
 		Ports: MaxPorts, Checks: MaxChecks, Weight: MaxWeight, ReasonBytes: MaxReasonLen,
 		BodyBytes: MaxBodyBytes, BatchBytes: MaxBatchBytes, BatchItems: MaxBatchItems, HeartbeatItems: MaxHeartbeatItems,
 		URIBytes: MaxURIBytes, HeaderBytes: MaxHeaderBytes, JSONDepth: MaxJSONDepth, FilterBytes: MaxFilterLen,
-		InstancesPerService: MaxInstances, Services: MaxServices, EventsPerAnswer: MaxEvents,
+		InstancesPerService: MaxInstances, Services: MaxServices, EventsPerAnswer: MaxEvents, InstancesPerPick: MaxPicks,
 		StreamsPerAddress: DefaultStreamsPerAddress,
 		MinTTL:            Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
 		DefaultWait: Duration(DefaultWait), MaxWait: Duration(MaxWait),
 		DefaultTimeout: Duration(DefaultTimeout), MaxTimeout: Duration(MaxTimeout),
+		DefaultTicketTTL: Duration(DefaultTicketTTL), MaxTicketTTL: Duration(MaxTicketTTL),
 		MinCheckInterval: Duration(MinCheckInterval),
 	}
 }

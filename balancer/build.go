@@ -165,6 +165,10 @@ func (p *pool) seat(ejected map[string]trip) {
 // nobody is the error of a pick from v, which has nobody to pick.
 func nobody(v *muster.View) *muster.Error {
 	e := &muster.Error{Code: muster.CodeNoInstance, RetryAfter: time.Second}
+	if v.EmptyReason == muster.EmptyFiltered {
+		e.Detail = fmt.Sprintf("no instance of service %s passes the filters", v.Service)
+		return e
+	}
 	if len(v.Instances) == 0 {
 		e.Detail = fmt.Sprintf("service %s has no instance", v.Service)
 		if v.EmptyReason != "" {

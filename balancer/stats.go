@@ -81,11 +81,11 @@ func (r *record) fill(s *InstanceStats, now time.Time, at moment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.word.read(at)
-	s.InFlight, s.Latency = w.inflight, muster.Duration(w.cost)
+	s.InFlight, s.Latency = w.inflight, muster.Duration(time.Duration(w.cost).Round(time.Microsecond))
 	s.Successes, s.Failures = r.total.successes, r.total.failures
 	k := &r.breaker
 	s.State, s.FailureRate, s.Strikes = k.state, k.rate(), k.strikes
 	if k.state != Closed {
-		s.Until = now.Add(time.Duration(k.until - at)).UTC()
+		s.Until = now.Add(time.Duration(k.until - at)).UTC().Round(time.Millisecond)
 	}
 }

@@ -14,8 +14,8 @@ import (
 
 // The life of a ticket.
 const (
-	DefaultTicketTTL = 30 * time.Second
-	MaxTicketTTL     = 10 * time.Minute
+	DefaultTicketTTL = muster.DefaultTicketTTL
+	MaxTicketTTL     = muster.MaxTicketTTL
 )
 
 // tickets are the choices that were given away as tickets and not yet reported.

@@ -60,7 +60,7 @@ func clipped(s string) string { return fmt.Sprintf("%.60q", s) }
 const okBody = `{"address":"10.0.0.5","port":80}`
 
 func badInputs() []badInput {
-	return slices.Concat(badTexts(), badFields(), badHeaders(), badPaths(), badQueries(), badOthers(okBody))
+	return slices.Concat(badTexts(), badFields(), badHeaders(), badPaths(), badQueries(), badPicks(), badOthers(okBody))
 }
 
 // badTexts are bodies that are no JSON object, or not one alone.
@@ -214,6 +214,56 @@ func badQueries() []badInput {
 		ask("GET", "/v1/events?limit=0", muster.CodeUnknownParameter), ask("GET", "/v1/events?limit=1001", muster.CodeUnknownParameter), ask("GET", "/v1/events?since=-1", muster.CodeInvalidIndex),
 		ask("GET", "/v1/limits?x", muster.CodeUnknownParameter), ask("GET", "/metrics?x=1", muster.CodeUnknownParameter), ask("GET", "/livez?verbose", muster.CodeUnknownParameter),
 		ask("GET", "/readyz?verbose=maybe", muster.CodeUnknownParameter), ask("GET", "/readyz?require=", muster.CodeUnknownParameter), ask("GET", "/v1/cluster?namespace=a", muster.CodeUnknownParameter),
+	)
+}
+
+// badPicks are what is refused of picks and of what became of them.
+func badPicks() []badInput {
+	var cases []badInput
+	for code, queries := range map[muster.Code][]string{
+		muster.CodeUnknownParameter: {"n=0", "n=101", "n=-1", "n=x", "n=", "n=1.5", "stratgy=random", "index=1", "wait=1s", "ticket=1", "view=balancer"},
+		muster.CodeInvalidStrategy:  {"strategy=", "strategy=RANDOM", "strategy=fastest", "strategy=rendezvous", "strategy=bounded_hash&key=", "strategy=consistent_hash"},
+		muster.CodeInvalidFilter:    {"zone=prefer:", "zone=", "status=UP", "routable=2"},
+		muster.CodeDuplicateField:   {"strategy=random&strategy=random", "key=a&key=b", "zone=a&zone=prefer:b", "n=1&n=1"},
+		muster.CodeInvalidIndex:     {"min_index=-1"}, muster.CodeInvalidDuration: {"max_stale=5", "timeout=x"},
+		muster.CodeNoInstance: {"zone=nowhere", "tag=none", "status=down"},
+	} {
+		for _, q := range queries {
+			cases = append(cases, ask("GET", service+"/pick?"+q, code), ask("POST", service+"/pick?"+q, code))
+		}
+	}
+	for _, ttl := range []string{"", "0s", "-1s", "30", "10m1s", "9999h", "x"} {
+		cases = append(cases, ask("POST", service+"/pick?ticket_ttl="+ttl, muster.CodeInvalidDuration))
+	}
+	report := func(target, body string, code muster.Code, pointer string) {
+		cases = append(cases, badInput{name: "POST " + target + clipped(body), method: "POST", target: target, body: body, status: problem.Status(code), code: code, pointer: pointer})
+	}
+	const ticket, outcomes = "/v1/picks/node-1.X", inst + "/outcomes"
+	report(ticket, `{}`, muster.CodeConflictingField, "/outcome")
+	report(ticket, `{"outcome":"Success"}`, muster.CodeConflictingField, "/outcome")
+	report(ticket, `{"outcome":true}`, muster.CodeInvalidJSON, "/outcome")
+	report(ticket, `{"outcome":"success","latency":12}`, muster.CodeInvalidDuration, "/latency")
+	report(ticket, `{"outcome":"success","latency":"-1ms"}`, muster.CodeInvalidDuration, "/latency")
+	report(ticket, `{"outcome":"success","took":"1ms"}`, muster.CodeUnknownField, "/took")
+	report(ticket, `{"outcome":"success"}`, muster.CodeUnknownTicket, "")
+	report("/v1/picks/x", `{"outcome":"success"}`, muster.CodeUnknownTicket, "")
+	report(outcomes, `{}`, muster.CodeConflictingField, "")
+	report(outcomes, `{"successes":-1}`, muster.CodeInvalidJSON, "/successes")
+	report(outcomes, `{"successes":1.5}`, muster.CodeInvalidJSON, "/successes")
+	report(outcomes, `{"failures":"1"}`, muster.CodeInvalidJSON, "/failures")
+	report(outcomes, `{"failures":1000001}`, muster.CodeConflictingField, "")
+	report(outcomes, `{"successes":9223372036854775808,"failures":9223372036854775808}`, muster.CodeConflictingField, "")
+	report(outcomes, `{"failures":1,"latency":"fast"}`, muster.CodeInvalidDuration, "/latency")
+	report(outcomes+"?view=balancer", `{"failures":1}`, muster.CodeUnknownParameter, "?view")
+	report(service+"/instances/nobody/outcomes", `{"failures":1}`, muster.CodeUnknownInstance, "")
+	report("/v1/services/nothing/instances/x/outcomes", `{"failures":1}`, muster.CodeUnknownService, "")
+	for _, q := range []string{"view=balancer&zone=a", "view=balancer&index=1", "view=balancer&wait=1s", "view=balancer&cluster=cluster-1"} {
+		cases = append(cases, ask("GET", service+"?"+q, muster.CodeConflictingField))
+	}
+	return append(cases,
+		ask("GET", service+"?view=", muster.CodeUnknownParameter), ask("GET", service+"?view=people", muster.CodeUnknownParameter),
+		ask("GET", "/v1/services/nothing/pick", muster.CodeUnknownService), ask("GET", "/v1/services/nothing?view=balancer", muster.CodeUnknownService),
+		ask("DELETE", service+"/pick", muster.CodeMethodNotAllowed), ask("GET", "/v1/picks/x", muster.CodeMethodNotAllowed), ask("GET", inst+"/outcomes", muster.CodeMethodNotAllowed),
 	)
 }
 

@@ -32,6 +32,7 @@ const (
 	headerCluster   = "Muster-Cluster"
 	headerStale     = "Muster-Stale-Ms"
 	headerRequestID = "Muster-Request-Id"
+	headerTicket    = "Muster-Ticket"
 )
 
 // The values that every answer shares. net/http only reads them.
@@ -41,6 +42,7 @@ var (
 	typeJSON    = []string{"application/json"}
 	typeProblem = []string{problem.ContentType}
 	typeYAML    = []string{"application/yaml"}
+	typeText    = []string{"text/plain; charset=utf-8"}
 )
 
 // call is one request on its way through the server. It belongs to the goroutine
@@ -55,6 +57,9 @@ type call struct {
 	id     string
 	// status is that of the answer; 0 until there is one.
 	status int
+	// reads says that the request changes nothing of what is registered, whatever
+	// its method.
+	reads bool
 	// waited says that the answer was held back on purpose, so that its time is
 	// not the server's.
 	waited bool
@@ -150,7 +155,7 @@ func (c *call) coded(err error) error {
 	if _, ok := errors.AsType[*muster.Error](err); ok {
 		return err
 	}
-	switch reads := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead; {
+	switch reads := c.reads || c.r.Method == http.MethodGet || c.r.Method == http.MethodHead; {
 	case errors.Is(err, context.Canceled) && reads:
 		return muster.Errorf(muster.CodeShuttingDown, "this node is shutting down").WithHint("ask another node").WithCause(err)
 	case errors.Is(err, context.DeadlineExceeded) && reads:

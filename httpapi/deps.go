@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/balancer"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -78,6 +79,9 @@ type Deps struct {
 	Watches  Watches
 	Settings Settings
 	Cluster  Cluster
+	// Balancer chooses and learns, Tickets takes the reports on its tickets.
+	Balancer *balancer.Balancer
+	Tickets  Tickets
 	// Logger takes the access log at level debug; nil discards.
 	Logger *slog.Logger
 	// Registerer takes the room's own metrics, Gatherer is what /metrics shows;

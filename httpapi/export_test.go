@@ -44,6 +44,7 @@ func ParseQuery(raw string) (*muster.Query, muster.ReadOptions, error) {
 
 // The types of bodies that only this package encodes.
 var (
+	BalancerViewType = reflect.TypeFor[balancerView]()
 	BatchRequestType = reflect.TypeFor[batchRequest]()
 	BatchAnswerType  = reflect.TypeFor[batchAnswer]()
 	BatchResultType  = reflect.TypeFor[batchResult]()

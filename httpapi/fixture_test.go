@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/balancer"
 	"github.com/muster-registry/muster/httpapi"
 )
 
@@ -91,18 +92,33 @@ func (m *members) RemoveMember(_ context.Context, id string) error {
 	return nil
 }
 
+// ownTickets takes reports on the tickets of its own balancer alone.
+type ownTickets struct{ *balancer.Balancer }
+
+func (o ownTickets) Redeem(_ context.Context, ticket string, what balancer.Outcome) error {
+	return o.Balancer.Redeem(time.Now(), ticket, what)
+}
+
 // fixture is a server over a registry in memory.
 type fixture struct {
 	registry *memory
 	cluster  *members
+	balancer *balancer.Balancer
 	server   *httpapi.Server
 	metrics  *prometheus.Registry
 	addr     string
 }
 
-// depsOf are the parts of a server over m, with a cluster of their own.
+// depsOf are the parts of a server over m, with a cluster and a balancer of their
+// own. The balancer leaves nothing to chance, so that transcripts stay the same.
 func depsOf(l net.Listener, m *memory) httpapi.Deps {
-	return httpapi.Deps{Listener: l, Registry: m, Leases: m, Watches: m, Settings: m, Cluster: newMembers()}
+	b, err := balancer.New(balancer.Config{Node: newMembers().ID(), Random: func() uint64 { return 1 }})
+	if err != nil {
+		panic(err)
+	}
+	return httpapi.Deps{
+		Listener: l, Registry: m, Leases: m, Watches: m, Settings: m, Cluster: newMembers(), Balancer: b, Tickets: ownTickets{b},
+	}
 }
 
 // newFixture makes a server that does not run; edit may change what it is made of.
@@ -117,6 +133,7 @@ func newFixture(t testing.TB, edit func(*httpapi.Config, *httpapi.Deps)) *fixtur
 	cfg := httpapi.Config{Version: "v0.1.0"}
 	deps := depsOf(l, f.registry)
 	deps.Cluster, deps.Registerer, deps.Gatherer = f.cluster, f.metrics, f.metrics
+	f.balancer = deps.Balancer
 	if edit != nil {
 		edit(&cfg, &deps)
 	}

@@ -103,6 +103,9 @@ func FuzzRequest(f *testing.F) {
 	}
 	f.Add("PUT", "/v1/services/web/instances/a", plain)
 	f.Add("GET", "/v1/services/web?zone=a&tag=b", "")
+	f.Add("POST", "/v1/services/web/pick?zone=prefer:a&n=3&strategy=rendezvous&key=k&ticket_ttl=1m", "")
+	f.Add("POST", "/v1/picks/n.t", `{"outcome":"failure","latency":"12ms"}`)
+	f.Add("POST", "/v1/services/web/instances/a/outcomes", `{"successes":9,"failures":1}`)
 	f.Fuzz(func(t *testing.T, method, target, body string) {
 		if strings.Contains(target, "wait") || strings.Contains(target, "index") {
 			return // these wait on purpose

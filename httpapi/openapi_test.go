@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/balancer"
 	"github.com/muster-registry/muster/httpapi"
 	"github.com/muster-registry/muster/problem"
 )
@@ -119,8 +120,9 @@ func TestDescriptionAndRoutes(t *testing.T) {
 		if got, want := len(path), strings.Count(r.Path, "{"); got != want {
 			t.Errorf("%v: %d path parameters are described, there are %d", k, got, want)
 		}
-		// A heartbeat says all it has to say by its path.
-		if hasBody := (r.Method == "PUT" || r.Method == "POST") && !strings.HasSuffix(r.Path, "/heartbeat"); hasBody != (o["requestBody"] != nil) {
+		// A heartbeat says all it has to say by its path, a pick by its query.
+		says := strings.HasSuffix(r.Path, "/heartbeat") || strings.HasSuffix(r.Path, "/pick")
+		if hasBody := (r.Method == "PUT" || r.Method == "POST") && !says; hasBody != (o["requestBody"] != nil) {
 			t.Errorf("%v: request body described: %v, want %v", k, o["requestBody"] != nil, hasBody)
 		}
 		checkResponses(t, doc, k.method+" "+k.path, o)
@@ -191,6 +193,8 @@ func TestDescribedSchemas(t *testing.T) {
 		"Limits": reflect.TypeFor[muster.Limits](), "Problem": reflect.TypeFor[problem.Problem](),
 		"Beat": reflect.TypeFor[muster.Beat](), "Beats": reflect.TypeFor[muster.Beats](), "Heartbeats": reflect.TypeFor[muster.Heartbeats](),
 		"Lease": reflect.TypeFor[muster.Lease](), "LeaseRequest": reflect.TypeFor[muster.LeaseRequest](), "InstanceKey": reflect.TypeFor[muster.InstanceKey](),
+		"Pick": reflect.TypeFor[muster.Pick](), "PickReport": reflect.TypeFor[muster.PickReport](), "OutcomesReport": reflect.TypeFor[muster.OutcomesReport](),
+		"BalancerView": httpapi.BalancerViewType, "InstanceStats": reflect.TypeFor[balancer.InstanceStats](),
 		"BatchAnswer": httpapi.BatchAnswerType, "BatchResult": httpapi.BatchResultType, "Batch": httpapi.BatchRequestType,
 	} {
 		got := slices.Sorted(maps.Keys(schemas[name].(node)["properties"].(node)))
@@ -208,8 +212,7 @@ func TestDescribedSchemas(t *testing.T) {
 
 func jsonNames(t reflect.Type) []string {
 	var names []string
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range reflect.VisibleFields(t) {
 		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); f.IsExported() && name != "-" && name != "" {
 			names = append(names, name)
 		}
@@ -286,6 +289,9 @@ func TestDescribedExamples(t *testing.T) {
 func checkNames(t *testing.T, doc node, schema any, ex node) {
 	t.Helper()
 	s := resolve(t, doc, schema)
+	if first := list(s["oneOf"]); len(first) > 0 { // examples are of the first
+		s = resolve(t, doc, first[0])
+	}
 	properties, ok := s["properties"].(node)
 	if !ok {
 		return

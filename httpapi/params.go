@@ -43,6 +43,11 @@ const (
 	paramVerbose
 	paramFrom
 	paramServices // service where it may be repeated
+	paramView
+	paramStrategy
+	paramKey
+	paramN
+	paramTicketTTL
 	numParams
 )
 
@@ -52,7 +57,7 @@ const metaPrefix = "meta."
 var paramNames = [numParams]string{
 	"namespace", "prefix", "status", "routable", "tag", metaPrefix + "KEY", "zone", "version", "filter", "index", "wait",
 	"cluster", "min_index", "consistency", "max_stale", "timeout", "reason", "incarnation", "service", "instance", "since",
-	"limit", "require", "verbose", "from", "service",
+	"limit", "require", "verbose", "from", "service", "view", "strategy", "key", "n", "ticket_ttl",
 }
 
 var paramByName = func() map[string]param {
@@ -66,7 +71,7 @@ var paramByName = func() map[string]param {
 }()
 
 // paramSet is a set of parameters.
-type paramSet uint32
+type paramSet uint64
 
 func params(ps ...param) paramSet {
 	var s paramSet
@@ -82,7 +87,7 @@ func (s paramSet) has(p param) bool { return s&(1<<p) != 0 }
 func (s paramSet) names() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for rest := s; rest != 0; rest &= rest - 1 {
-			if !yield(paramNames[bits.TrailingZeros32(uint32(rest))]) {
+			if !yield(paramNames[bits.TrailingZeros64(uint64(rest))]) {
 				return
 			}
 		}
@@ -95,6 +100,7 @@ var (
 	pollParams   = readParams | params(paramIndex, paramWait, paramCluster)
 	filterParams = params(paramStatus, paramRoutable, paramTag, paramMeta, paramZone, paramVersion, paramFilter)
 	writeParams  = params(paramNamespace, paramTimeout, paramReason)
+	pickParams   = readParams | filterParams | params(paramStrategy, paramKey, paramN)
 )
 
 // values are the parameters of one request. The zero values are those of a

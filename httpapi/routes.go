@@ -45,16 +45,21 @@ func routeTable() []*route {
 		settings  = service + "/settings"
 		governor  = "/v1/cluster/governor"
 		lease     = "/v1/leases/{id}"
+		pick      = service + "/pick"
 	)
 	return []*route{
 		{method: "PUT", path: heartbeat, permission: permServiceWrite, params: params(paramNamespace, paramTimeout, paramIncarnation), handle: (*Server).beatInstance},
 		{method: "POST", path: "/v1/heartbeats", permission: permServiceWrite, params: params(paramTimeout), handle: (*Server).beatMany},
 		{method: "PUT", path: lease + "/heartbeat", permission: permServiceWrite, params: params(paramTimeout), handle: (*Server).beatLease},
-		{method: "GET", path: service, permission: permServiceRead, params: pollParams | filterParams, handle: (*Server).getService},
+		{method: "GET", path: pick, permission: permServiceRead, params: pickParams, handle: (*Server).getPick},
+		{method: "POST", path: pick, permission: permServiceRead, params: pickParams | params(paramTicketTTL), handle: (*Server).postPick},
+		{method: "POST", path: "/v1/picks/{ticket}", permission: permServiceRead, params: params(paramTimeout), handle: (*Server).postTicket},
+		{method: "POST", path: instance + "/outcomes", permission: permServiceRead, params: readParams, handle: (*Server).postOutcomes},
+		{method: "GET", path: service, permission: permServiceRead, params: pollParams | filterParams | params(paramView), handle: (*Server).getService},
 		{method: "GET", path: instance, permission: permServiceRead, params: pollParams, handle: (*Server).getInstance},
 		{method: "PUT", path: instance, permission: permServiceWrite, params: writeParams, handle: (*Server).putInstance},
 		{method: "DELETE", path: instance, permission: permServiceWrite, params: writeParams | params(paramIncarnation), handle: (*Server).deleteInstance},
-		{method: "GET", path: instances, permission: permServiceRead, params: pollParams | filterParams, handle: (*Server).getService},
+		{method: "GET", path: instances, permission: permServiceRead, params: pollParams | filterParams | params(paramView), handle: (*Server).getService},
 		{method: "POST", path: instances, permission: permServiceWrite, params: writeParams, handle: (*Server).postInstance},
 		{method: "POST", path: "/v1/batch/register", permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).registerBatch},
 		{method: "GET", path: services, permission: permServiceRead, params: pollParams | params(paramPrefix), handle: (*Server).getServices},

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/balancer"
 )
 
 // Bounds of the HTTP server.
@@ -64,6 +65,8 @@ type Server struct {
 	streams     streamCap
 	settings    Settings
 	cluster     Cluster
+	balancer    *balancer.Balancer
+	tickets     Tickets
 	log         *slog.Logger
 	metrics     *metrics
 	metricsPage http.Handler
@@ -86,6 +89,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	switch {
 	case deps.Listener == nil || deps.Registry == nil || deps.Leases == nil || deps.Watches == nil || deps.Settings == nil || deps.Cluster == nil:
 		return nil, errors.New("httpapi: needs a listener, a registry, leases, watches, settings and a cluster")
+	case deps.Balancer == nil || deps.Tickets == nil:
+		return nil, errors.New("httpapi: needs a balancer and who takes reports on its tickets")
 	case cfg.Drain < 0 || cfg.Drain > maxDrain:
 		return nil, fmt.Errorf("httpapi: drain %s is not between 0 and %s", cfg.Drain, maxDrain)
 	case cfg.StreamsPerAddress < 0:
@@ -107,6 +112,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, registry: deps.Registry, leases: deps.Leases, watches: deps.Watches, settings: deps.Settings,
 		cluster: deps.Cluster, log: deps.Logger,
+		balancer: deps.Balancer, tickets: deps.Tickets,
 		metrics: m, metricsPage: newMetricsPage(deps.Gatherer, deps.Logger), table: t,
 		crossOrigin: http.NewCrossOriginProtection(), node: []string{deps.Cluster.ID()},
 		idPrefix: strings.ToLower(rand.Text()[:10]) + "-",

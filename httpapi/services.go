@@ -13,6 +13,9 @@ import (
 // getService answers GET /v1/services/{service} and …/instances: the view of a
 // service, narrowed by the filters.
 func (s *Server) getService(c *call) error {
+	if c.values.has(paramView) {
+		return s.getServiceStats(c)
+	}
 	q, err := c.values.query()
 	if err != nil {
 		return err

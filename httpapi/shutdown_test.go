@@ -72,26 +72,21 @@ func TestRunEndsWithItsListener(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	l := nowhere{}
-	without := func(edit func(*httpapi.Deps)) httpapi.Deps {
-		d := depsOf(l, newMemory())
-		edit(&d)
-		return d
-	}
-	for name, c := range map[string]struct {
-		cfg  httpapi.Config
-		deps httpapi.Deps
-	}{
-		"no listener": {httpapi.Config{}, depsOf(nil, newMemory())},
-		"no registry": {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Registry = nil })},
-		"no cluster":  {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Cluster = nil })},
-		"no leases":   {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Leases = nil })},
-		"no watches":  {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Watches = nil })},
-		"no settings": {httpapi.Config{}, without(func(d *httpapi.Deps) { d.Settings = nil })},
-		"no streams":  {httpapi.Config{StreamsPerAddress: -1}, depsOf(l, newMemory())},
-		"long drain":  {httpapi.Config{Drain: time.Hour}, depsOf(l, newMemory())},
+	for name, edit := range map[string]func(*httpapi.Config, *httpapi.Deps){
+		"no listener": func(_ *httpapi.Config, d *httpapi.Deps) { d.Listener = nil },
+		"no registry": func(_ *httpapi.Config, d *httpapi.Deps) { d.Registry = nil },
+		"no leases":   func(_ *httpapi.Config, d *httpapi.Deps) { d.Leases = nil },
+		"no watches":  func(_ *httpapi.Config, d *httpapi.Deps) { d.Watches = nil },
+		"no settings": func(_ *httpapi.Config, d *httpapi.Deps) { d.Settings = nil },
+		"no streams":  func(c *httpapi.Config, _ *httpapi.Deps) { c.StreamsPerAddress = -1 },
+		"no cluster":  func(_ *httpapi.Config, d *httpapi.Deps) { d.Cluster = nil },
+		"no balancer": func(_ *httpapi.Config, d *httpapi.Deps) { d.Balancer = nil },
+		"no tickets":  func(_ *httpapi.Config, d *httpapi.Deps) { d.Tickets = nil },
+		"long drain":  func(c *httpapi.Config, _ *httpapi.Deps) { c.Drain = time.Hour },
 	} {
-		if _, err := httpapi.New(c.cfg, c.deps); err == nil {
+		cfg, deps := httpapi.Config{}, depsOf(nowhere{}, newMemory())
+		edit(&cfg, &deps)
+		if _, err := httpapi.New(cfg, deps); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

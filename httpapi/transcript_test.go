@@ -78,7 +78,7 @@ func firstDifference(got, want string) string {
 }
 
 var (
-	madeID   = regexp.MustCompile(`[a-z2-7]{26}`)
+	madeID   = regexp.MustCompile(`[a-z2-7]{26}|[A-Z2-7]{26}`)
 	madeTags = regexp.MustCompile(`go1\.[0-9a-zA-Z.:-]+`)
 )
 

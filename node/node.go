@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/muster-registry/muster/balancer"
 	"github.com/muster-registry/muster/cluster"
 	"github.com/muster-registry/muster/fsm"
 	"github.com/muster-registry/muster/httpapi"
@@ -75,6 +76,7 @@ type Node struct {
 	cluster *cluster.Node
 	keeper  *lease.Keeper
 	hub     *watch.Hub
+	picks   picks
 	http    *httpapi.Server
 	api     net.Listener
 	fatal   chan error // of the state machine; holds the first
@@ -150,6 +152,12 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 		return err
 	}
 	news.hub = n.hub
+	picker, err := balancer.New(balancer.Config{Node: n.cluster.ID(), Logger: deps.Logger, Registerer: metrics})
+	if err != nil {
+		return err
+	}
+	n.picks = picks{balancer: picker, cluster: n.cluster, log: deps.Logger}
+	n.picks.join()
 	desk, err := registry.New(registry.Config{Logger: deps.Logger}, registry.Deps{State: n.state, Consensus: n.cluster, Keeper: n.keeper})
 	if err != nil {
 		return err
@@ -161,6 +169,8 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 		Watches:    watches{n.hub},
 		Settings:   desk,
 		Cluster:    n.cluster,
+		Balancer:   picker,
+		Tickets:    n.picks,
 		Logger:     deps.Logger,
 		Registerer: metrics,
 		Gatherer:   metrics,
@@ -198,6 +208,10 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Add(func() error {
 		return n.keeper.Run(core)
 	}, func(error) {}) // ends with the core
+	g.Add(func() error {
+		n.picks.exchange(edge)
+		return nil
+	}, func(error) {}) // ends with the edge, where outcomes come in
 	g.Add(func() error {
 		n.trim(edge)
 		<-edge.Done()
