@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -276,12 +277,14 @@ func (c *Cluster) Followers(m *Member) []*Member {
 	return others
 }
 
-// Cut black-holes both directions between a and b; Isolate cuts m from everybody.
+// Cut black-holes both directions between a and b, raft, calls and gossip.
 func (c *Cluster) Cut(a, b *Member) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.links.Cut(a.cfg.PeerAddr, b.cfg.PeerAddr)
-	c.links.Cut(b.cfg.PeerAddr, a.cfg.PeerAddr)
+	for _, pair := range [][2]string{{a.cfg.PeerAddr, b.cfg.PeerAddr}, {a.cfg.GossipAddr, b.cfg.GossipAddr}} {
+		c.links.Cut(pair[0], pair[1])
+		c.links.Cut(pair[1], pair[0])
+	}
 }
 
 // Isolate black-holes everything between m and the others.
@@ -289,6 +292,7 @@ func (c *Cluster) Isolate(m *Member) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.links.Isolate(m.cfg.PeerAddr)
+	c.links.Isolate(m.cfg.GossipAddr)
 }
 
 // Heal mends every link.
@@ -379,13 +383,19 @@ func (c *Cluster) CheckEqualStates() {
 	}
 }
 
+// freePorts finds n loopback addresses that are free for TCP and UDP. They lie
+// below the ports that systems give to outgoing connections, one of which could
+// otherwise take the port of a node that is down.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
 	var addrs []string
-	for len(addrs) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(addrs) < n; tries++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
 		if err != nil {
-			t.Fatal(err)
+			if tries > 1000 {
+				t.Fatal(err)
+			}
+			continue // in use
 		}
 		defer l.Close()
 		u, err := net.ListenPacket("udp", l.Addr().String())

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -21,7 +22,9 @@ import (
 // patience is how long a test waits for a state that must come.
 const patience = 30 * time.Second
 
-// freePorts finds n loopback addresses that are free for TCP and UDP.
+// freePorts finds n loopback addresses that are free for TCP and UDP. They lie
+// below the ports that systems give to outgoing connections, one of which could
+// otherwise take the port of a node that is down.
 func freePorts(n int) ([]string, error) {
 	var addrs []string
 	var closers []io.Closer
@@ -30,10 +33,13 @@ func freePorts(n int) ([]string, error) {
 			c.Close()
 		}
 	}()
-	for len(addrs) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(addrs) < n; tries++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
 		if err != nil {
-			return nil, fmt.Errorf("finding a free port: %w", err)
+			if tries > 1000 {
+				return nil, fmt.Errorf("finding a free port: %w", err)
+			}
+			continue // in use
 		}
 		closers = append(closers, l)
 		u, err := net.ListenPacket("udp", l.Addr().String())
