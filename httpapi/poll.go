@@ -96,6 +96,20 @@ func answer[T any](p poll, s source[T]) (T, muster.ReadInfo, error) {
 // can end well.
 type stoppingKey struct{}
 
+// When the server stops, polls end within goodbyeSpread, each by chance, so that
+// their callers do not all come to the next node at once; where there are few, it
+// need not take as long.
+const (
+	goodbyeSpread = time.Second
+	goodbyeApart  = 5 * time.Millisecond
+)
+
+// later calls end within the time in which the polls are to end.
+func (s *Server) later(end func()) {
+	spread := min(goodbyeSpread, time.Duration(s.waiting.Load())*goodbyeApart)
+	time.AfterFunc(rand.N(spread+1), end)
+}
+
 // bounded reads once, with the limit that the caller's options ask for.
 func bounded[T any](p poll, ctx context.Context, s source[T]) reading[T] {
 	if p.bounded {
@@ -109,12 +123,16 @@ func bounded[T any](p poll, ctx context.Context, s source[T]) reading[T] {
 func held[T any](p poll, s source[T]) reading[T] {
 	p.c.waited = true
 	p.c.s.metrics.polls.Inc()
-	defer p.c.s.metrics.polls.Dec()
+	p.c.s.waiting.Add(1)
+	defer func() {
+		p.c.s.waiting.Add(-1)
+		p.c.s.metrics.polls.Dec()
+	}()
 	// The jitter parts callers who began together.
 	ctx, cancel := context.WithTimeout(p.c.r.Context(), p.wait+rand.N(p.wait/16+1))
 	defer cancel()
 	if stopping, ok := ctx.Value(stoppingKey{}).(context.Context); ok {
-		defer context.AfterFunc(stopping, cancel)()
+		defer context.AfterFunc(stopping, func() { p.c.s.later(cancel) })()
 	}
 
 	// First of all the node has to be where the caller is: it never answers older.

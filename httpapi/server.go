@@ -26,7 +26,9 @@ const (
 	// headerSlack is what net/http allows above MaxHeaderBytes.
 	headerSlack = 4096
 
-	defaultDrain = 5 * time.Second
+	// defaultDrain leaves time to say goodbye to everybody, and is short enough for a
+	// node to stop within 5 s.
+	defaultDrain = 3 * time.Second
 	maxDrain     = time.Minute
 )
 
@@ -41,7 +43,7 @@ type Config struct {
 	// excepted: muster.DefaultStreamsPerAddress where it is 0.
 	StreamsPerAddress int
 	// Drain bounds how long Run waits for requests in flight once its context has
-	// ended: 5 s where it is 0, at most 1 min.
+	// ended: 3 s where it is 0, at most 1 min.
 	Drain time.Duration
 }
 
@@ -81,6 +83,7 @@ type Server struct {
 	// stopping is closed when the server begins to stop: waits end, answers go on.
 	stopping chan struct{}
 	inFlight atomic.Int64
+	waiting  atomic.Int64  // long polls
 	idle     chan struct{} // a token when inFlight falls to 0 while stopping
 }
 
@@ -128,9 +131,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 // Handler answers requests without the listener, for tests.
 func (s *Server) Handler() http.Handler { return s }
 
-// Run serves until ctx ends. Then long polls answer what they have, no new
-// connection is taken, and requests in flight are given Config.Drain to end;
-// those that do not are cut off. Run returns once all of them have ended; it is to
+// Run serves until ctx ends. Then no new connection is taken, long polls answer
+// what they have, spread over a second, streams come to the end that their Watches
+// give them, and requests in flight are given Config.Drain to end; those that do
+// not are cut off. Run returns once all of them have ended; it is to
 // be called once.
 func (s *Server) Run(ctx context.Context) error {
 	// Requests outlive ctx by the drain: a write that has been proposed is to be
