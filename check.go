@@ -3,6 +3,7 @@ package muster
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,10 +47,77 @@ type Check struct {
 	// in a row make it pass.
 	Fall int `json:"fall,omitempty"`
 	Rise int `json:"rise,omitempty"`
+
+	// CheckState is the registry's to write; what a request says there is ignored.
+	CheckState
 }
 
-// normalize fills in defaults and checks c.
-func (c *Check) normalize(place int) error {
+// CheckState is what the cluster knows of a check, as of its last transition.
+type CheckState struct {
+	// Status is unknown, up or down.
+	Status Status     `json:"status,omitempty"`
+	Cause  CheckCause `json:"cause,omitempty"`
+	// Output is what the probe that decided it saw; at most MaxCheckOutputLen
+	// printable bytes.
+	Output string `json:"output,omitempty"`
+	// Latency is how long that probe took.
+	Latency Duration  `json:"latency,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	// Contested says that of the two nodes that probe it one sees it failing and
+	// the other does not.
+	Contested bool `json:"contested,omitempty"`
+}
+
+// CheckCause says why a check failed.
+type CheckCause string
+
+// The causes of a failed check.
+const (
+	CheckTimeout          CheckCause = "timeout"
+	CheckRefused          CheckCause = "connection_refused"
+	CheckUnreachable      CheckCause = "unreachable"
+	CheckDNS              CheckCause = "dns"
+	CheckTLS              CheckCause = "tls"
+	CheckProtocol         CheckCause = "protocol"
+	CheckHTTPStatus       CheckCause = "http_status"
+	CheckBody             CheckCause = "body"
+	CheckNotServing       CheckCause = "not_serving"
+	CheckIdentityMismatch CheckCause = "identity_mismatch"
+	// CheckForbidden: the target is one that the registry does not connect to.
+	CheckForbidden CheckCause = "forbidden_target"
+	// CheckDependency: the service it depends on has no routable instance.
+	CheckDependency CheckCause = "dependency"
+)
+
+// SameChecks reports whether two lists of checks ask for the same, whatever is
+// known of them.
+func SameChecks(a, b []Check) bool {
+	return slices.EqualFunc(a, b, func(x, y Check) bool {
+		x.CheckState, y.CheckState = CheckState{}, CheckState{}
+		return x == y
+	})
+}
+
+// WorstCheck is the status that checks give their instance: down where one is
+// down, else unknown where one is, else up.
+func WorstCheck(checks []Check) Status {
+	worst := StatusUp
+	for n := range checks {
+		switch checks[n].Status {
+		case StatusUp:
+		case StatusDown:
+			return StatusDown
+		default:
+			worst = StatusUnknown
+		}
+	}
+	return worst
+}
+
+// normalize fills in defaults and checks c, which is one of an instance of the
+// service of.
+func (c *Check) normalize(place int, of string) error {
+	c.CheckState = CheckState{}
 	if c.Name == "" {
 		c.Name = "check-" + strconv.Itoa(place+1)
 	}
@@ -78,10 +146,10 @@ func (c *Check) normalize(place int) error {
 	case c.Port < 0 || c.Port > 65535:
 		return fmt.Errorf("port %d is not between 1 and 65535", c.Port)
 	}
-	return c.normalizeKind()
+	return c.normalizeKind(of)
 }
 
-func (c *Check) normalizeKind() error {
+func (c *Check) normalizeKind(of string) error {
 	only := func(fields ...string) error {
 		set := map[string]bool{
 			"method": c.Method != "", "path": c.Path != "", "expect": c.Expect != "", "contains": c.Contains != "",
@@ -111,6 +179,9 @@ func (c *Check) normalizeKind() error {
 		s, err := CleanService(c.Service)
 		if err != nil {
 			return fmt.Errorf("service %q is not a service name", clip(c.Service))
+		}
+		if s == of {
+			return fmt.Errorf("service %q is the instance's own: none of its instances could become up first", s)
 		}
 		c.Service = s
 		return only("service")

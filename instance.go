@@ -52,7 +52,9 @@ type Instance struct {
 	SuspectReason string    `json:"suspect_reason,omitempty"`
 	StatusCause   Cause     `json:"status_cause,omitempty"`
 	StatusSince   time.Time `json:"status_since,omitzero"`
-	Override      *Override `json:"override,omitempty"`
+	// HeldUntil is when an instance that changed too often is let out again.
+	HeldUntil time.Time `json:"held_until,omitzero"`
+	Override  *Override `json:"override,omitempty"`
 	// LeaseID is the instance's own lease, or the shared one that it named.
 	LeaseID      LeaseID   `json:"lease_id,omitzero"`
 	RegisteredAt time.Time `json:"registered_at,omitzero"`
@@ -61,6 +63,10 @@ type Instance struct {
 	// Place is the place of the last change within its log entry; with
 	// ModifyIndex it makes the instance's ETag.
 	Place int `json:"-"`
+	// ChecksFrom is the index of the entry with which the present life of its
+	// checks began; what was found out in an earlier one says nothing of it. 0
+	// where it has no checks.
+	ChecksFrom uint64 `json:"-"`
 }
 
 // ETag is the entity tag of the instance, without quotes.
@@ -228,7 +234,7 @@ func (i *Instance) normalizeChecks(f *faults) {
 	for n := range i.Checks {
 		c := &i.Checks[n]
 		pointer := fmt.Sprintf("/checks/%d", n)
-		if err := c.normalize(n); err != nil {
+		if err := c.normalize(n, i.Service); err != nil {
 			f.add(pointer, CodeInvalidCheck, err.Error())
 		}
 		if names[c.Name] {
@@ -243,7 +249,7 @@ func (i *Instance) normalizeChecks(f *faults) {
 func (i *Instance) SameSpec(o *Instance) bool {
 	return i.Address == o.Address && i.Port == o.Port && i.Version == o.Version && i.Zone == o.Zone &&
 		i.Weight == o.Weight && i.TTL == o.TTL && i.OnExpiry == o.OnExpiry && i.RemoveAfter == o.RemoveAfter &&
-		maps.Equal(i.Ports, o.Ports) && maps.Equal(i.Meta, o.Meta) && slices.Equal(i.Tags, o.Tags) && slices.Equal(i.Checks, o.Checks)
+		maps.Equal(i.Ports, o.Ports) && maps.Equal(i.Meta, o.Meta) && slices.Equal(i.Tags, o.Tags) && SameChecks(i.Checks, o.Checks)
 }
 
 // faults gathers what is wrong with a request.

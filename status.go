@@ -58,6 +58,11 @@ const (
 	// taken away and the defaults hold again.
 	CauseConfigured   Cause = "configured"
 	CauseUnconfigured Cause = "unconfigured"
+	// CauseCheckContested: the nodes that probe a check have come to disagree, or
+	// to agree again.
+	CauseCheckContested Cause = "check_contested"
+	// CauseFlapping: it changed too often and is held out for a while.
+	CauseFlapping Cause = "flapping"
 )
 
 // Override is the operator's layer above what the owner registered. A

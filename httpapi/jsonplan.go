@@ -27,13 +27,16 @@ type field struct {
 // are not read from it.
 var registryFields = map[string]bool{
 	"status": true, "routable": true, "suspect": true, "suspect_since": true, "suspect_reason": true,
-	"status_cause": true, "status_since": true, "override": true, "registered_at": true,
+	"status_cause": true, "status_since": true, "held_until": true, "override": true, "registered_at": true,
 	"create_index": true, "modify_index": true,
 }
 
 var (
 	instanceType = reflect.TypeFor[muster.Instance]()
-	plans        sync.Map // reflect.Type -> *plan
+	// checkStateType is what the registry knows of a check, beside what its owner
+	// asks for.
+	checkStateType = reflect.TypeFor[muster.CheckState]()
+	plans          sync.Map // reflect.Type -> *plan
 )
 
 func planOf(t reflect.Type) *plan {
@@ -41,13 +44,22 @@ func planOf(t reflect.Type) *plan {
 		return p.(*plan)
 	}
 	p := &plan{byName: map[string]int{}}
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	add := func(f reflect.StructField, index int, ours bool) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "" || name == "-" {
-			continue
+			return
 		}
 		p.byName[name] = len(p.fields)
-		p.fields = append(p.fields, field{name: name, index: i, ours: t == instanceType && registryFields[name]})
+		p.fields = append(p.fields, field{name: name, index: index, ours: ours || t == instanceType && registryFields[name]})
+	}
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Type == checkStateType {
+			for n := range checkStateType.NumField() {
+				add(checkStateType.Field(n), i, true)
+			}
+		} else {
+			add(f, i, false)
+		}
 	}
 	if t == instanceType {
 		p.preset = func(v reflect.Value) { v.Addr().Interface().(*muster.Instance).Weight = muster.DefaultWeight }
