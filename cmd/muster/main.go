@@ -48,7 +48,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	printError(stderr, err)
+	if _, said := errors.AsType[childExit](err); !said {
+		printError(stderr, err)
+	}
 	return exitCode(err)
 }
 

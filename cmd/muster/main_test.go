@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +60,11 @@ func TestScripts(t *testing.T) {
 			// listed SERVICE ID waits until the instance is there, unlisted until it is not.
 			"listed":   func(ts *testscript.TestScript, _ bool, args []string) { waitListed(ts, args, 200) },
 			"unlisted": func(ts *testscript.TestScript, _ bool, args []string) { waitListed(ts, args, 404) },
+			// knows SERVICE ID REGEXP waits until what the balancer knows of the instance
+			// matches.
+			"knows": func(ts *testscript.TestScript, _ bool, args []string) { waitKnown(ts, args) },
+			// appears FILE waits until the file is there.
+			"appears": func(ts *testscript.TestScript, _ bool, args []string) { waitFile(ts, ts.MkAbs(args[0])) },
 			"ready": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
@@ -65,6 +72,39 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+func waitKnown(ts *testscript.TestScript, args []string) {
+	want, err := regexp.Compile(`^[^{}]*` + args[2])
+	ts.Check(err)
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, text, err := request(context.Background(), http.DefaultClient, "GET", ts.Getenv("MUSTER_ADDR")+servicePath(args[0])+"?view=balancer", "")
+		_, known, _ := strings.Cut(text, `{"id":"`+args[1]+`",`)
+		if known, _, _ = strings.Cut(known, "}"); err == nil && want.MatchString(known) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited %s for %s of %v, got %s (%v)", patience, args[2], args[:2], text, err)
+		}
+		<-tick.C
+	}
+}
+
+func waitFile(ts *testscript.TestScript, path string) {
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited %s for %s", patience, path)
+		}
+	}
 }
 
 func waitListed(ts *testscript.TestScript, args []string, want int) {

@@ -45,9 +45,9 @@ func newServices(g *global) *cobra.Command {
 }
 
 func newInstances(g *global) *cobra.Command {
-	var namespace, status, zone, version, filter string
-	var tags, meta []string
-	var routable, linearizable bool
+	var namespace string
+	var only filters
+	var linearizable bool
 	cmd := &cobra.Command{
 		Use:   "instances SERVICE",
 		Short: "List the instances of a service",
@@ -60,17 +60,8 @@ func newInstances(g *global) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			q := query("namespace", namespace, "status", status, "zone", zone, "version", version, "filter", filter)
-			for _, t := range tags {
-				q.Add("tag", t)
-			}
-			for _, kv := range meta {
-				k, v, _ := strings.Cut(kv, "=")
-				q.Set("meta."+k, v)
-			}
-			if routable {
-				q.Set("routable", "true")
-			}
+			q := query("namespace", namespace)
+			only.into(q)
 			if linearizable {
 				q.Set("consistency", "linearizable")
 			}
@@ -85,15 +76,8 @@ func newInstances(g *global) *cobra.Command {
 		},
 	}
 	namespaceFlag(cmd, &namespace)
-	f := cmd.Flags()
-	f.StringVar(&status, "status", "", "only instances of this status")
-	f.StringVar(&zone, "zone", "", "only instances of this zone")
-	f.StringVar(&version, "version", "", "only instances of this version")
-	f.StringVar(&filter, "filter", "", "an expression over the instance's fields")
-	f.StringSliceVar(&tags, "tag", nil, "only instances with this tag (repeat: all of them)")
-	f.StringSliceVar(&meta, "meta", nil, "only instances with this metadata, KEY=VALUE (repeat: all of them)")
-	f.BoolVar(&routable, "routable", false, "only instances that may be given traffic")
-	f.BoolVar(&linearizable, "linearizable", false, "read every write acknowledged before")
+	only.flags(cmd, "only instances of this zone")
+	cmd.Flags().BoolVar(&linearizable, "linearizable", false, "read every write acknowledged before")
 	return cmd
 }
 

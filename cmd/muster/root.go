@@ -62,7 +62,7 @@ over the file, the file over the default.`,
 	root.AddCommand(
 		newServer(g), newDev(g),
 		newMembers(g), newLeader(g), newGovernor(g),
-		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newSettings(g), newEvents(g), newWatch(g),
+		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newSettings(g), newEvents(g), newWatch(g), newPick(g),
 		newVersion(g),
 	)
 	root.SuggestionsMinimumDistance = 2
