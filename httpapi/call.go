@@ -22,6 +22,8 @@ const (
 	headerLength       = "Content-Length"
 	headerType         = "Content-Type"
 	headerETag         = "Etag"
+	headerEncoding     = "Content-Encoding"
+	headerVary         = "Vary"
 	headerLocation     = "Location"
 	headerRetryAfter   = "Retry-After"
 	headerSniff        = "X-Content-Type-Options"

@@ -22,6 +22,7 @@ func (s *Server) getInstance(c *call) error {
 		read: func(ctx context.Context, o muster.ReadOptions) (*muster.Instance, muster.ReadInfo, error) {
 			return s.registry.Instance(ctx, k, o)
 		},
+		pace:  paceKey{namespace: k.Namespace, name: k.Service},
 		index: func(i *muster.Instance) uint64 { return i.ModifyIndex },
 		same:  func(a, b *muster.Instance) bool { return a.ModifyIndex == b.ModifyIndex && a.Place == b.Place },
 	})

@@ -62,6 +62,8 @@ type source[T any] struct {
 	index func(T) uint64
 	// same tells whether two answers tell the same.
 	same func(a, b T) bool
+	// pace is what its polls are paced by.
+	pace paceKey
 }
 
 func (s source[T]) once(ctx context.Context, o muster.ReadOptions) (r reading[T]) {
@@ -148,24 +150,33 @@ func held[T any](p poll, s source[T]) reading[T] {
 			return first
 		}
 	}
-	if s.newer(first, p.index) {
-		return first
-	}
+	return heldFor(p, s, ctx, first)
+}
+
+// heldFor holds back first, and what comes after it, until there is news and
+// those who wait for it may be woken.
+func heldFor[T any](p poll, s source[T], ctx context.Context, first reading[T]) reading[T] {
+	due := s.newer(first, p.index)
 	for last := first; ; {
+		changed, woken := last.info.Changed, (<-chan time.Time)(nil)
+		if due || last.unknown() != first.unknown() || last.err == nil && !s.same(first.value, last.value) {
+			left := p.c.s.pace.turn(s.pace, last.info.Index, time.Now())
+			if left == 0 {
+				return last
+			}
+			changed, woken = nil, time.NewTimer(left).C
+		}
 		select {
-		case <-last.info.Changed:
+		case <-changed:
+		case <-woken:
 		case <-ctx.Done():
 			// The answer is that of this moment, as old as it is now.
 			return bounded(p, p.c.r.Context(), s)
 		}
-		last = bounded(p, ctx, s)
-		switch {
-		case last.err != nil && !last.unknown():
+		if last = bounded(p, ctx, s); last.err != nil && !last.unknown() {
 			if ctx.Err() != nil {
 				return bounded(p, p.c.r.Context(), s)
 			}
-			return last
-		case last.unknown() != first.unknown(), last.err == nil && !s.same(first.value, last.value):
 			return last
 		}
 	}

@@ -58,16 +58,28 @@ type answerTo struct {
 	*httptest.ResponseRecorder
 	done  bool
 	after time.Duration
+	ended chan struct{} // closed once done is set
+}
+
+// over reports whether the answer is there, also while a timer may bring it.
+func (a *answerTo) over() bool {
+	select {
+	case <-a.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // get starts a request; its answer is looked at after synctest.Wait.
 func (p *polled) get(ctx context.Context, target string) *answerTo {
-	a := &answerTo{ResponseRecorder: httptest.NewRecorder()}
+	a := &answerTo{ResponseRecorder: httptest.NewRecorder(), ended: make(chan struct{})}
 	r := httptest.NewRequestWithContext(ctx, "GET", "http://localhost"+target, nil)
 	start := time.Now()
 	go func() {
 		p.server.Handler().ServeHTTP(a, r)
 		a.done, a.after = true, time.Since(start)
+		close(a.ended)
 	}()
 	synctest.Wait()
 	return a
@@ -172,7 +184,7 @@ func TestPollIsNotWokenByOthers(t *testing.T) {
 			}
 		}
 		index := p.register("web", "a", func(i *muster.Instance) { i.Port = 81 })
-		synctest.Wait()
+		advance(50 * time.Millisecond) // the service has just woken somebody
 		for name, a := range map[string]*answerTo{"zone": inZone, "instance": one} {
 			if !a.done || a.index() != index {
 				t.Errorf("the poll of the %s: done %v, index %d, want %d", name, a.done, a.index(), index)
@@ -258,6 +270,67 @@ func TestPollEndsWithItsClient(t *testing.T) {
 		synctest.Wait()
 		if !a.done || a.after != 0 {
 			t.Errorf("done %v after %s", a.done, a.after)
+		}
+	})
+}
+
+// TestPollOfAFlappingService: the first change is told at once, and from then on
+// one in 50 ms, to all at the same moment and always with the latest.
+func TestPollOfAFlappingService(t *testing.T) {
+	bubble(t, func(t *testing.T, p *polled) {
+		index := p.register("web", "a", nil)
+		const target = "/v1/services/web?wait=10m&index="
+		flap := func() uint64 {
+			return p.register("web", "a", func(i *muster.Instance) { i.Port = 1 + int(p.registry.index%60_000) })
+		}
+		for _, path := range []string{target, "/v1/services/web/instances/a?wait=10m&index=", "/v1/services?wait=10m&index="} {
+			advance(time.Second)
+			waiting := []*answerTo{p.get(t.Context(), path+strconv.FormatUint(index, 10)), p.get(t.Context(), path+strconv.FormatUint(index, 10))}
+			index = flap()
+			synctest.Wait()
+			for _, a := range waiting {
+				if !a.over() || a.after != 0 {
+					t.Fatalf("%s: the first change was told after %s (%v)", path, a.after, a.over())
+				}
+			}
+			answers := 0
+			for range 100 { // every 10 ms a change, for a second
+				advance(10 * time.Millisecond)
+				latest := flap()
+				synctest.Wait()
+				for n, a := range waiting {
+					if !a.over() {
+						continue
+					}
+					if waiting[1-n].over() != a.over() && n == 0 {
+						t.Fatalf("%s: one was told and not the other", path)
+					}
+					if got := a.index(); got+5 < latest {
+						t.Fatalf("%s: told %d, where %d is the latest", path, got, latest)
+					}
+					answers++
+					index = a.index()
+					waiting[n] = p.get(t.Context(), path+strconv.FormatUint(index, 10))
+				}
+			}
+			if answers < 2*10 || answers > 2*21 {
+				t.Errorf("%s: %d answers to two in a second of changes", path, answers)
+			}
+			for _, a := range waiting {
+				index = flap()
+				advance(time.Second)
+				if !a.over() {
+					t.Errorf("%s: the last change was not told", path)
+				}
+			}
+			index = flap()
+			other := p.get(t.Context(), "/v1/services/api?wait=10m&index="+strconv.FormatUint(index, 10))
+			p.register("api", "x", func(i *muster.Instance) { i.Port = int(index) })
+			synctest.Wait()
+			if !other.over() || other.after != 0 {
+				t.Errorf("%s: another service was held back too", path)
+			}
+			index = p.registry.index
 		}
 	})
 }

@@ -65,6 +65,7 @@ type Server struct {
 	leases      Leases
 	watches     Watches
 	streams     streamCap
+	pace        pacer
 	settings    Settings
 	cluster     Cluster
 	balancer    *balancer.Balancer

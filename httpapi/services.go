@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/muster-registry/muster"
 )
@@ -30,6 +31,7 @@ func (s *Server) getService(c *call) error {
 			return s.registry.Service(ctx, k, q, o)
 		},
 		same: sameInstances,
+		pace: paceKey{namespace: k.Namespace, name: k.Service},
 	})
 	if err != nil {
 		c.setRead(info)
@@ -59,14 +61,24 @@ func (c *call) view(v *muster.View, info muster.ReadInfo, q *muster.Query) error
 	if key := q.Key(); key != "" {
 		etag = []string{listETag(v.Index, key)}
 	}
+	h[headerVary] = varyEncoding
+	body, length := v.JSON(), made.length
+	if len(body) >= compressLeast && wantsGzip(c.r.Header) {
+		if z := v.Derive("httpapi.gzip", compress).(*compressed); z.body != nil {
+			body, length = z.body, z.length
+			h[headerEncoding] = encodingGzip
+			etag = []string{"W/" + etag[0]} // other bytes that mean the same (RFC 9110 §8.8.1)
+		}
+	}
 	h[headerETag] = etag
-	if c.unchanged(etag[0]) {
+	if c.unchanged(strings.TrimPrefix(etag[0], "W/")) {
+		delete(h, headerEncoding)
 		return c.empty(http.StatusNotModified)
 	}
 	h[headerType] = typeJSON
-	h[headerLength] = made.length
+	h[headerLength] = length
 	c.status = http.StatusOK
-	_, _ = c.w.Write(v.JSON()) // the client may have gone
+	_, _ = c.w.Write(body) // the client may have gone
 	return nil
 }
 
@@ -105,6 +117,7 @@ func (s *Server) getServices(c *call) error {
 			return s.registry.Services(ctx, namespace, prefix, o)
 		},
 		same: func(a, b *muster.Services) bool { return slices.Equal(a.Services, b.Services) },
+		pace: paceKey{list: true, namespace: namespace, name: prefix},
 	})
 	c.setRead(info)
 	if err != nil {

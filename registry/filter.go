@@ -177,7 +177,15 @@ func filterableOf(i *muster.Instance) *filterable {
 // filteredViews are the filtered views kept with one view.
 type filteredViews struct {
 	mu    sync.Mutex
-	byKey map[string]*muster.View // guarded by mu, at most maxPerView
+	byKey map[string]*filteredView // guarded by mu, at most maxPerView
+}
+
+// filteredView is made once, by the first who asks, while the others wait: when a
+// service changes, all who watch it through one filter ask at the same time.
+type filteredView struct {
+	once sync.Once
+	view *muster.View
+	err  error
 }
 
 // apply returns the view of v that f lets through, shared by all who use an equal
@@ -186,13 +194,22 @@ func (f *filter) apply(v *muster.View) (*muster.View, error) {
 	if f == nil {
 		return v, nil
 	}
-	shared := v.Derive("registry.filtered", func(*muster.View) any { return &filteredViews{byKey: map[string]*muster.View{}} }).(*filteredViews)
+	shared := v.Derive("registry.filtered", func(*muster.View) any { return &filteredViews{byKey: map[string]*filteredView{}} }).(*filteredViews)
 	shared.mu.Lock()
-	got := shared.byKey[f.key]
-	shared.mu.Unlock()
-	if got != nil {
-		return got, nil
+	one := shared.byKey[f.key]
+	if one == nil {
+		one = new(filteredView)
+		if len(shared.byKey) < maxPerView {
+			shared.byKey[f.key] = one
+		}
 	}
+	shared.mu.Unlock()
+	one.once.Do(func() { one.view, one.err = f.narrow(v) })
+	return one.view, one.err
+}
+
+// narrow makes the view of v that f lets through.
+func (f *filter) narrow(v *muster.View) (*muster.View, error) {
 	var failed error
 	made := v.Filtered(func(i *muster.Instance) bool {
 		if failed != nil || !f.query.Match(i) {
@@ -209,14 +226,6 @@ func (f *filter) apply(v *muster.View) (*muster.View, error) {
 	})
 	if failed != nil {
 		return nil, failed
-	}
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	if first := shared.byKey[f.key]; first != nil {
-		return first, nil
-	}
-	if len(shared.byKey) < maxPerView {
-		shared.byKey[f.key] = made
 	}
 	return made, nil
 }
