@@ -35,6 +35,7 @@ type Node struct {
 	port   *peer.Port
 	gossip *gossip
 	raft   atomic.Pointer[raft.Raft] // nil until Run has started it
+	nudges *nudger
 
 	queue       *opQueue
 	routes      routes
@@ -139,6 +140,7 @@ func (n *Node) open(deps Deps) (err error) {
 	n.gossip.self = n.meta
 	n.gossip.foreign = n.noteForeign
 	n.metrics, err = newMetrics(deps.Registerer, n)
+	n.nudges = newNudger(n.lastIndex, n.metrics.nudges)
 	return err
 }
 

@@ -23,6 +23,7 @@ type timing struct {
 	stabilise time.Duration
 	// foundAfter is how long the founders of a cluster must have been the same.
 	foundAfter time.Duration
+	commit     time.Duration
 	snapshots  raft.ReloadableConfig
 }
 
@@ -33,9 +34,9 @@ var profiles = map[Profile]timing{
 }
 
 // commitTimeout is how soon, at most twice over, followers learn what was committed
-// when no further entry tells them. Reads and watches on followers are late by it;
-// the price is an empty message to each follower as often.
-const commitTimeout = 20 * time.Millisecond
+// where no further entry tells them and the nudge (nudge.go) was lost. The price is
+// an empty message to each follower as often.
+const commitTimeout = 100 * time.Millisecond
 
 // The log that is kept behind a snapshot is long, because a follower that needs
 // a whole snapshot is the rare and delicate case.
@@ -55,6 +56,9 @@ type Faults struct {
 	// Stabilise, if not 0, replaces the wait before a cluster is founded and the
 	// profile's before a learner gets a vote.
 	Stabilise time.Duration
+	// CommitTimeout, if not 0, replaces how soon followers learn by themselves what
+	// was committed.
+	CommitTimeout time.Duration
 	// SnapshotInterval, SnapshotThreshold and TrailingLogs replace raft's settings
 	// if SnapshotInterval is not 0.
 	SnapshotInterval                time.Duration
@@ -63,10 +67,13 @@ type Faults struct {
 
 func (c *Config) timing(f *Faults) timing {
 	t := profiles[c.Profile]
-	t.foundAfter = bootstrapStable
+	t.foundAfter, t.commit = bootstrapStable, commitTimeout
 	t.snapshots = raft.ReloadableConfig{SnapshotInterval: snapshotInterval, SnapshotThreshold: snapshotThreshold, TrailingLogs: trailingLogs}
 	if f.Stabilise != 0 {
 		t.stabilise, t.foundAfter = f.Stabilise, f.Stabilise
+	}
+	if f.CommitTimeout != 0 {
+		t.commit = f.CommitTimeout
 	}
 	if f.SnapshotInterval != 0 {
 		t.snapshots = raft.ReloadableConfig{SnapshotInterval: f.SnapshotInterval, SnapshotThreshold: f.SnapshotThreshold, TrailingLogs: f.TrailingLogs}
@@ -82,7 +89,7 @@ func raftConfig(id string, t timing, logger *slog.Logger) *raft.Config {
 	c.LocalID = raft.ServerID(id)
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = t.heartbeat, t.heartbeat, t.lease
 	c.MaxAppendEntries = 256
-	c.CommitTimeout = commitTimeout
+	c.CommitTimeout = t.commit
 	c.BatchApplyCh = false
 	c.ShutdownOnRemove = false
 	c.NoLegacyTelemetry = true

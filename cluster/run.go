@@ -90,6 +90,7 @@ func (n *Node) start(ctx context.Context, l *lifetimes) error {
 	})
 	l.transport = peer.NewTransport(n.port, peer.TransportConfig{
 		Logger: newRaftLogger(n.logger), Timeout: raftTransport, MaxPool: raftPool, HeartbeatGate: n.heartbeatGate,
+		Appended: n.nudges.appended,
 	})
 	r, err := n.startRaft(l.transport)
 	if err != nil {
@@ -113,7 +114,7 @@ func (n *Node) start(ctx context.Context, l *lifetimes) error {
 	}
 	loops, cancelLoops := context.WithCancel(inner)
 	l.cancelLoops = cancelLoops
-	n.startLoops(loops, r)
+	n.startLoops(loops, r, l.transport)
 	return nil
 }
 
@@ -164,7 +165,7 @@ func (n *Node) startRaft(transport *peer.Transport) (r *raft.Raft, err error) {
 		return nil, fmt.Errorf("making the log cache: %w", err)
 	}
 	snaps := &reachingSnapshots{FileSnapshotStore: n.snaps, store: n.store}
-	r, err = raft.NewRaft(raftConfig(n.id, n.timing, n.logger), n.fsm, cache, n.store, snaps, transport)
+	r, err = raft.NewRaft(raftConfig(n.id, n.timing, n.logger), tappedFSM{n.fsm, n.nudges}, cache, n.store, snaps, transport)
 	snaps.started.Store(true)
 	if err != nil && len(list) > 0 {
 		return nil, exitErrorf(exitCorrupt, "%s: %w", remedy, err)
@@ -175,7 +176,7 @@ func (n *Node) startRaft(transport *peer.Transport) (r *raft.Raft, err error) {
 	return r, nil
 }
 
-func (n *Node) startLoops(ctx context.Context, r *raft.Raft) {
+func (n *Node) startLoops(ctx context.Context, r *raft.Raft, transport *peer.Transport) {
 	n.callbacks = append([]*callback{{fn: n.reconcileMembers}}, n.callbacks...)
 	for _, loop := range []func(context.Context){
 		n.dispatch, n.readIndexes.run, n.freshAsks.run, n.strictAsks.run, n.keepFresh, n.gossip.deliver,
@@ -185,6 +186,7 @@ func (n *Node) startLoops(ctx context.Context, r *raft.Raft) {
 	}
 	n.loops.Go(func() { n.watchLeadership(ctx, r.LeaderCh()) })
 	n.loops.Go(func() { n.watchLeader(ctx, r) })
+	n.loops.Go(func() { n.nudges.run(ctx, transport) })
 }
 
 // stop ends the node: leadership first, so that the cluster goes on without a gap,

@@ -64,8 +64,8 @@ func New(cfg Config, deps Deps) (*Registry, error) {
 }
 
 // ownWriteWait bounds how long an answer to a write is held back so that whoever
-// wrote through this node finds it on this node. A follower learns within some
-// 40 ms what was committed; one that does not, says so by its index.
+// wrote through this node finds it on this node. A follower learns within
+// milliseconds what was committed; one that does not, says so by its index.
 const ownWriteWait = 250 * time.Millisecond
 
 // settle waits until this node has applied a write it is about to answer.

@@ -28,6 +28,9 @@ type TransportConfig struct {
 	// follower from electing another leader: replication sends empty requests
 	// too, also while the leader's own log hangs.
 	HeartbeatGate func() error
+	// Appended is told of every AppendEntries of raft's that succeeded; it must not
+	// block or keep args' entries. nil: nobody is.
+	Appended func(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest)
 }
 
 // Transport is raft's network transport over a Port, with these differences:
@@ -38,9 +41,10 @@ type TransportConfig struct {
 //     when dialling, so that a wiped node does not answer for the one it was;
 //   - a request can be injected as if a peer had sent it.
 type Transport struct {
-	inner *raft.NetworkTransport
-	gate  func() error
-	rpcs  chan raft.RPC
+	inner    *raft.NetworkTransport
+	gate     func() error
+	appended func(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest)
+	rpcs     chan raft.RPC
 
 	closeOnce sync.Once
 	closed    chan struct{}
@@ -70,12 +74,15 @@ func NewTransport(p *Port, cfg TransportConfig) *Transport {
 	if cfg.HeartbeatGate == nil {
 		cfg.HeartbeatGate = func() error { return nil }
 	}
+	if cfg.Appended == nil {
+		cfg.Appended = func(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest) {}
+	}
 	return &Transport{
 		inner: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Logger: cfg.Logger, Stream: p.StreamLayer(),
 			MaxPool: cfg.MaxPool, MaxRPCsInFlight: 1, Timeout: cfg.Timeout,
 		}),
-		gate: cfg.HeartbeatGate, rpcs: make(chan raft.RPC), closed: make(chan struct{}),
+		gate: cfg.HeartbeatGate, appended: cfg.Appended, rpcs: make(chan raft.RPC), closed: make(chan struct{}),
 	}
 }
 
@@ -137,7 +144,21 @@ func (t *Transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	if err := t.gate(); err != nil {
 		return err
 	}
-	return t.inner.AppendEntries(id, exactly(id, target), args, resp)
+	err := t.inner.AppendEntries(id, exactly(id, target), args, resp)
+	if err == nil && resp.Success {
+		t.appended(id, target, args)
+	}
+	return err
+}
+
+// TellCommit sends an AppendEntries that raft did not ask for: args has no entries
+// and says what is committed.
+func (t *Transport) TellCommit(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest) error {
+	if err := t.gate(); err != nil {
+		return err
+	}
+	var resp raft.AppendEntriesResponse
+	return t.inner.AppendEntries(id, exactly(id, target), args, &resp)
 }
 
 // RequestVote asks for a vote.
