@@ -19,6 +19,7 @@ import (
 
 	"github.com/muster-registry/muster/cluster"
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/fsm"
 	"github.com/muster-registry/muster/node"
 )
 
@@ -38,6 +39,10 @@ type Cluster struct {
 type Member struct {
 	Name   string
 	Faults *cluster.Faults
+	// OnApplied, if set before Start, is told what the node applies, on raft's
+	// goroutine and before any stream is told of it; the node's State is then
+	// exactly that.
+	OnApplied func(fsm.Changes)
 
 	c      *Cluster
 	cfg    node.Config
@@ -129,7 +134,11 @@ func (c *Cluster) close() {
 func (m *Member) Start() {
 	m.c.t.Helper()
 	logger := slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	n, err := node.New(m.cfg, node.Deps{Logger: logger, Faults: m.Faults})
+	deps := node.Deps{Logger: logger, Faults: m.Faults}
+	if m.OnApplied != nil {
+		deps.Listener = listener(m.OnApplied)
+	}
+	n, err := node.New(m.cfg, deps)
 	if err != nil {
 		m.c.t.Fatalf("%s does not start: %v", m.Name, err)
 	}
@@ -141,6 +150,10 @@ func (m *Member) Start() {
 		m.err = n.Run(ctx)
 	}()
 }
+
+type listener func(fsm.Changes)
+
+func (l listener) Applied(c fsm.Changes) { l(c) }
 
 // Running reports whether the node has been started and has not ended.
 func (m *Member) Running() bool {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,6 +67,8 @@ type Deps struct {
 	Logger *slog.Logger
 	// Faults are the seams of tests.
 	Faults *cluster.Faults
+	// Listener is told what the node applies, before the node's own parts; for tests.
+	Listener fsm.Listener
 }
 
 // Node is one node of a registry.
@@ -123,7 +126,11 @@ func New(cfg Config, deps Deps) (*Node, error) {
 func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	var err error
 	feed, news := &leaseFeed{}, &watchFeed{}
-	n.state, err = fsm.New(fsm.Config{Logger: deps.Logger, Registerer: metrics, Fatal: n.stopFor, Listeners: []fsm.Listener{feed, news}})
+	listeners := []fsm.Listener{feed, news}
+	if deps.Listener != nil {
+		listeners = slices.Insert(listeners, 0, deps.Listener)
+	}
+	n.state, err = fsm.New(fsm.Config{Logger: deps.Logger, Registerer: metrics, Fatal: n.stopFor, Listeners: listeners})
 	if err != nil {
 		return fmt.Errorf("making the state machine: %w", err)
 	}
