@@ -14,6 +14,9 @@ type Beats struct {
 	// Unknown are the leases ("42-0") and the instances ("namespace/service/id") of
 	// the request that are gone: register those again.
 	Unknown []string `json:"unknown"`
+	// Fenced are instances of the request of which a later incarnation is
+	// registered: stop beating for those.
+	Fenced []string `json:"fenced,omitempty"`
 	// Persistent are instances of the request that have no lease and need no beats.
 	Persistent []string `json:"persistent,omitempty"`
 	Next       Duration `json:"next"`
@@ -22,8 +25,22 @@ type Beats struct {
 // Heartbeats is a batch of heartbeats: leases by id, instances by name, at most
 // MaxHeartbeatItems together.
 type Heartbeats struct {
-	Leases    []LeaseID     `json:"leases,omitempty"`
-	Instances []InstanceKey `json:"instances,omitempty"`
+	Leases    []LeaseID      `json:"leases,omitempty"`
+	Instances []InstanceBeat `json:"instances,omitempty"`
+}
+
+// InstanceBeat is a heartbeat for an instance, by name.
+type InstanceBeat struct {
+	Namespace string `json:"namespace"`
+	Service   string `json:"service"`
+	ID        string `json:"id"`
+	// Incarnation fences the heartbeat; 0 asks for no fencing.
+	Incarnation uint64 `json:"incarnation,omitempty"`
+}
+
+// Key names the instance.
+func (b *InstanceBeat) Key() InstanceKey {
+	return InstanceKey{Namespace: b.Namespace, Service: b.Service, ID: b.ID}
 }
 
 // LeaseRequest asks for a lease that many instances may name.

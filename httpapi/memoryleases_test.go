@@ -57,6 +57,8 @@ func (m *memory) Heartbeats(ctx context.Context, h muster.Heartbeats) (muster.Be
 			b.Renewed++
 		case muster.CodeUnknownLease, muster.CodeUnknownInstance:
 			b.Unknown = append(b.Unknown, name)
+		case muster.CodeFenced:
+			b.Fenced = append(b.Fenced, name)
 		default:
 			return err
 		}
@@ -68,9 +70,9 @@ func (m *memory) Heartbeats(ctx context.Context, h muster.Heartbeats) (muster.Be
 			return muster.Beats{}, err
 		}
 	}
-	for _, k := range h.Instances {
-		_, err := m.Heartbeat(ctx, k, 0)
-		if err = count(k.String(), err); err != nil {
+	for _, i := range h.Instances {
+		_, err := m.Heartbeat(ctx, i.Key(), i.Incarnation)
+		if err = count(i.Key().String(), err); err != nil {
 			return muster.Beats{}, err
 		}
 	}

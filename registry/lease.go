@@ -62,11 +62,15 @@ func (r *Registry) Heartbeats(ctx context.Context, h muster.Heartbeats) (muster.
 	for _, id := range h.Leases {
 		names = append(names, lease.Name{Lease: id})
 	}
-	for _, k := range h.Instances {
+	for _, b := range h.Instances {
+		k := b.Key()
 		if err := k.Clean(); err != nil {
 			return muster.Beats{}, err
 		}
-		names = append(names, lease.Name{Instance: k})
+		if b.Incarnation > muster.MaxIncarnation {
+			return muster.Beats{}, muster.Errorf(muster.CodeInvalidIndex, "the incarnation of %s is above 2^53-1", k)
+		}
+		names = append(names, lease.Name{Instance: k, Incarnation: b.Incarnation})
 	}
 	beats := muster.Beats{Unknown: []string{}}
 	if len(names) == 0 {
@@ -84,6 +88,8 @@ func (r *Registry) Heartbeats(ctx context.Context, h muster.Heartbeats) (muster.
 		switch res.State {
 		case lease.BeatRenewed:
 			beats.Renewed++
+		case lease.BeatFenced:
+			beats.Fenced = append(beats.Fenced, text)
 		case lease.BeatPersistent:
 			beats.Persistent = append(beats.Persistent, text)
 		default:

@@ -107,17 +107,21 @@ func TestLeases(t *testing.T) {
 		onShared := instance("web-2")
 		onShared.TTL, onShared.LeaseID = 0, shared.ID
 		mustRegister(t, r, onShared)
+		newer := instance("newer")
+		newer.TTL, newer.Incarnation = muster.TTL(10*time.Second), 7
+		mustRegister(t, r, newer)
 		got, _, err := r.Lease(ctx, shared.ID)
 		if err != nil || len(got.Instances) != 1 || got.Remaining < muster.Duration(29*time.Second) {
 			t.Errorf("got %+v %v", got, err)
 		}
 		beats, err := r.Heartbeats(ctx, muster.Heartbeats{
 			Leases: []muster.LeaseID{shared.ID, muster.MakeLeaseID(99, 0)},
-			Instances: []muster.InstanceKey{
-				key, {Service: "web", ID: "forever"}, {Service: "web", ID: "nobody"},
+			Instances: []muster.InstanceBeat{
+				{Service: "web", ID: "web-1", Incarnation: 1}, {Service: "web", ID: "forever"}, {Service: "web", ID: "nobody"},
+				{Service: "web", ID: "newer", Incarnation: 6},
 			},
 		})
-		if err != nil || beats.Renewed != 2 || !slices.Equal(beats.Unknown, []string{"99-0", "default/web/nobody"}) || !slices.Equal(beats.Persistent, []string{"default/web/forever"}) {
+		if err != nil || beats.Renewed != 2 || !slices.Equal(beats.Fenced, []string{"default/web/newer"}) || !slices.Equal(beats.Unknown, []string{"99-0", "default/web/nobody"}) || !slices.Equal(beats.Persistent, []string{"default/web/forever"}) {
 			t.Errorf("got %+v %v", beats, err)
 		}
 

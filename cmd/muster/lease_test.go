@@ -51,13 +51,13 @@ func (f *fleet) register(count int) {
 // beat sends all heartbeats in one batch, to the next node where one fails.
 func (f *fleet) beat(ctx context.Context, first int) {
 	f.mu.Lock()
-	var keys []muster.InstanceKey
+	var beats []muster.InstanceBeat
 	for name := range f.alive {
 		service, id, _ := strings.Cut(name, "/")
-		keys = append(keys, muster.InstanceKey{Service: service, ID: id})
+		beats = append(beats, muster.InstanceBeat{Service: service, ID: id})
 	}
 	f.mu.Unlock()
-	body, err := json.Marshal(muster.Heartbeats{Instances: keys})
+	body, err := json.Marshal(muster.Heartbeats{Instances: beats})
 	if err != nil {
 		f.t.Error(err)
 		return

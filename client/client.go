@@ -1,0 +1,103 @@
+package client
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/muster-registry/muster"
+)
+
+// Client speaks to a registry. It is safe for concurrent use; a process needs one.
+type Client struct {
+	cfg    Config
+	nodes  *nodes
+	http   *http.Client
+	own    *http.Transport // nil where the Config brought one
+	budget budget
+	seen   seen
+	keeper *keeper
+
+	mu      sync.Mutex
+	closed  bool                          // guarded by mu
+	cancels map[uint64]context.CancelFunc // guarded by mu: of what runs
+	last    uint64                        // guarded by mu: key in cancels
+	running sync.WaitGroup                // Add is called under mu
+}
+
+// New makes a Client. It starts nothing and speaks to nobody: goroutines begin with
+// the first session or watch and end with the last. The error is a *muster.Error.
+func New(cfg Config) (*Client, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	c := &Client{cfg: cfg, nodes: newNodes(cfg.Addrs, cfg.Logger), cancels: map[uint64]context.CancelFunc{}}
+	c.keeper = newKeeper(c)
+	transport := cfg.Transport
+	if transport == nil {
+		c.own = newTransport(cfg.AttemptTimeout)
+		transport = c.own
+	}
+	c.http = &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return c, nil
+}
+
+// newTransport makes a transport whose connections are few, kept, and given up when
+// the other end is gone.
+func newTransport(dial time.Duration) *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: dial, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    dial,
+		MaxIdleConns:           256,
+		MaxIdleConnsPerHost:    32,
+		IdleConnTimeout:        50 * time.Second, // less than a node's own minute
+		MaxResponseHeaderBytes: 64 << 10,
+		ForceAttemptHTTP2:      true,
+	}
+}
+
+// Close ends all sessions (drained and deregistered as they were told to), and returns when their goroutines have. It may be called
+// again.
+func (c *Client) Close() {
+	c.mu.Lock()
+	c.closed = true
+	for _, cancel := range c.cancels {
+		cancel()
+	}
+	c.mu.Unlock()
+	c.running.Wait()
+	if c.own != nil {
+		c.own.CloseIdleConnections()
+	}
+}
+
+// start runs f in a goroutine whose context ends with ctx or when the client is
+// closed.
+func (c *Client) start(ctx context.Context, f func(context.Context)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return muster.Errorf(muster.CodeShuttingDown, "the client is closed")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	c.last++
+	id := c.last
+	c.cancels[id] = cancel
+	c.running.Go(func() {
+		defer func() {
+			cancel()
+			c.mu.Lock()
+			delete(c.cancels, id)
+			c.mu.Unlock()
+		}()
+		f(ctx)
+	})
+	return nil
+}

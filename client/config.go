@@ -1,0 +1,113 @@
+package client
+
+import (
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/muster-registry/muster"
+)
+
+// The defaults of a Config, and of what it does not let one choose; the table in
+// the package comment says what each is for.
+const (
+	DefaultAttemptTimeout = 3 * time.Second
+	DefaultTimeout        = 10 * time.Second
+	DefaultStopTimeout    = 5 * time.Second
+)
+
+// Config is what a Client is made from. Only Addrs is needed.
+type Config struct {
+	// Addrs are the API addresses of the nodes, "10.0.0.1:7400" or
+	// "https://registry-1:7400". One is enough to begin with; with all of them a node
+	// may fail.
+	Addrs []string
+	// Namespace is that of calls which name none; "" is muster.DefaultNamespace.
+	Namespace string
+	// AttemptTimeout is how long one node may take to answer before the next is
+	// asked, 100ms to 1m; 0 is DefaultAttemptTimeout.
+	AttemptTimeout time.Duration
+	// Timeout bounds a call whose context has no deadline; 0 is DefaultTimeout.
+	Timeout time.Duration
+	// StopTimeout bounds how long the end of a session may take beside its drain, 0
+	// is DefaultStopTimeout.
+	StopTimeout time.Duration
+	// Transport carries the requests to the nodes; nil is one of the client's own,
+	// whose idle connections Close closes. Give one for TLS with a CA of yours.
+	Transport http.RoundTripper
+	// Logger is told of nodes that fail and come back, and of sessions that are lost;
+	// nil discards.
+	Logger *slog.Logger
+}
+
+// withDefaults fills in what is not given.
+func (c Config) withDefaults() Config {
+	set := func(d *time.Duration, otherwise time.Duration) {
+		if *d == 0 {
+			*d = otherwise
+		}
+	}
+	set(&c.AttemptTimeout, DefaultAttemptTimeout)
+	set(&c.Timeout, DefaultTimeout)
+	set(&c.StopTimeout, DefaultStopTimeout)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// check refuses what cannot work, and brings addresses and names into their
+// canonical form.
+func (c *Config) check() error {
+	if len(c.Addrs) == 0 {
+		return badConfig("Addrs names no node").WithHint("give the API address of at least one, such as 127.0.0.1:7400")
+	}
+	addrs := make([]string, 0, len(c.Addrs))
+	for _, a := range c.Addrs {
+		base, err := baseURL(a)
+		if err != nil {
+			return err
+		}
+		addrs = append(addrs, base)
+	}
+	c.Addrs = addrs
+	var err error
+	if c.Namespace, err = muster.CleanNamespace(c.Namespace); err != nil {
+		return err
+	}
+	for _, b := range []struct {
+		name      string
+		d         time.Duration
+		low, high time.Duration
+	}{
+		{"AttemptTimeout", c.AttemptTimeout, 100 * time.Millisecond, time.Minute},
+		{"Timeout", c.Timeout, 100 * time.Millisecond, time.Hour},
+		{"StopTimeout", c.StopTimeout, 100 * time.Millisecond, time.Hour},
+	} {
+		if b.d < b.low || b.d > b.high {
+			return badConfig("%s %s is not between %s and %s", b.name, b.d, b.low, b.high)
+		}
+	}
+	return nil
+}
+
+// baseURL reads the address of a node.
+func baseURL(addr string) (string, error) {
+	s := strings.TrimSpace(addr)
+	if !strings.Contains(s, "://") {
+		s = "http://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" ||
+		u.RawQuery != "" || u.User != nil || u.Fragment != "" {
+		return "", muster.Errorf(muster.CodeInvalidAddress, "%q is not the address of a node", addr).
+			WithHint("it looks like http://10.0.0.1:7400")
+	}
+	return u.Scheme + "://" + u.Host, nil
+}
+
+func badConfig(format string, args ...any) *muster.Error {
+	return muster.Errorf(muster.CodeConflictingField, "client: "+format, args...)
+}

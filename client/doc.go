@@ -1,0 +1,42 @@
+// Package client is the Go SDK of a Muster registry: typed calls for every route,
+// made of whichever node answers, and sessions that keep instances registered.
+//
+//	c, err := client.New(client.Config{Addrs: []string{"10.0.1.1:7400", "10.0.1.2:7400", "10.0.1.3:7400"}})
+//	s, err := c.Register(ctx, muster.Instance{Service: "web", ID: "web-1", Address: "10.0.0.5", Port: 8080})
+//	defer c.Close() // deregisters
+//
+// # Nodes
+//
+// A client is given the addresses of several nodes and stays with one of them until
+// that fails: it cannot be reached, does not answer in time, or says that it has no
+// leader, is catching up or shuts down. Then the others are asked, and the one that
+// failed is set aside for a while that doubles each time. Where a call of another
+// cluster's index does not come between, a read never shows less than an earlier
+// answer did, whichever node gave that (min_index).
+//
+// # Errors
+//
+// Errors are a *[muster.Error] with the code the registry gave, so that
+// errors.Is(err, muster.CodeFenced) works. Where no node answered the code is
+// [CodeUnreachable], and nothing was carried out; or, of a write that may have
+// arrived, muster.CodeOutcomeUnknown. What is safe to repeat (a registration under
+// an id, a deregistration, a heartbeat, every read) was repeated before that.
+//
+// # Defaults
+//
+//	attempt of one node            3 s      Config.AttemptTimeout; a heartbeat: ttl/4, at least 250 ms
+//	call without a deadline        10 s     Config.Timeout
+//	pause between rounds           0–100 ms, doubling to 0–4 s (full jitter); longer where Retry-After says so
+//	retry budget                   10 % of the calls, 1/s, at most 100 saved; the first round over all nodes is free
+//	node set aside                 0.25–0.5 s, doubling to 30 s, or its Retry-After
+//	heartbeat                      when the registry says: about ttl/3; all instances of a client together
+//	registration tried again       0–200 ms, doubling to 0–5 s (full jitter)
+//	end of a session               5 s      Config.StopTimeout, beside its Drain
+//	longest answer                 256 MiB
+//
+// It is not for building a registry, and keeps nothing on disk.
+//
+// Concurrency: a Client and its Sessions are safe for concurrent use. New starts
+// nothing; goroutines begin with the first session and end with the last; Close
+// waits for them.
+package client
