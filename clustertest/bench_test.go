@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -141,6 +142,35 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
+// BenchmarkPick: picks from a service of 10 and 1,000 instances against two bare
+// net/http handlers: one writes the same body, and one the same answer, with the
+// headers that every answer of the API carries. The body is so small
+// that they count.
+func BenchmarkPick(b *testing.B) {
+	for _, size := range []int{10, 1000} {
+		c := clustertest.Start(b, 1)
+		fill(b, c, 1, size)
+		url := c.Members[0].URL() + "/v1/services/fill-0/pick"
+		client := newClient()
+		defer client.CloseIdleConnections()
+		resp, text, err := c.Members[0].Request("GET", "/v1/services/fill-0/pick", "", nil)
+		if err != nil || resp.StatusCode != 200 {
+			b.Fatalf("%v %s", err, text)
+		}
+		for name, floorURL := range map[string]string{
+			"body": bareHandler(b, []byte(text)), "answer": bareAnswer(b, resp.Header, []byte(text)),
+		} {
+			b.Run(fmt.Sprintf("%d/%s", size, name), func(b *testing.B) {
+				compare(b, func() float64 {
+					return rate(b, 64, func(int, int) error { return send(client, "GET", url, "", 200) })
+				}, func() float64 {
+					return rate(b, 64, func(int, int) error { return send(client, "GET", floorURL, "", 200) })
+				})
+			})
+		}
+	}
+}
+
 // BenchmarkHeartbeat: single heartbeats over HTTP at concurrency 128 for 10,000
 // leases, spread over three nodes, against a bare net/http handler that answers
 // the same bytes.
@@ -239,12 +269,19 @@ func fillTTL(b *testing.B, c *clustertest.Cluster, services, size int, ttl strin
 // bareHandler serves bytes with nothing but net/http.
 func bareHandler(b *testing.B, bytes []byte) string {
 	b.Helper()
+	return bareAnswer(b, http.Header{"Content-Type": {"application/json"}}, bytes)
+}
+
+// bareAnswer serves headers and bytes with nothing but net/http.
+func bareAnswer(b *testing.B, header http.Header, bytes []byte) string {
+	b.Helper()
+	header.Del("Date") // which net/http adds
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
+		maps.Copy(w.Header(), header)
 		w.Write(bytes)
 	})}
 	var wg sync.WaitGroup

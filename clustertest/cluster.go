@@ -133,7 +133,11 @@ func (c *Cluster) close() {
 // Start starts the node, again if it has ended.
 func (m *Member) Start() {
 	m.c.t.Helper()
-	logger := slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	level := slog.LevelDebug
+	if _, measured := m.c.t.(*testing.B); measured {
+		level = slog.LevelInfo // as in production: a line a request has its price
+	}
+	logger := slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: level}))
 	deps := node.Deps{Logger: logger, Faults: m.Faults}
 	if m.OnApplied != nil {
 		deps.Listener = listener(m.OnApplied)
