@@ -365,9 +365,30 @@ func tryTickets(p *picking) {
 	unknown(third, first.Node().ID()+".NEVERGIVEN")
 	unknown(third, "nobody.NEVERGIVEN")
 	unknown(third, "nothing")
+	tryNoise(p)
 	first.Kill()
 	p.Leader()
 	if text := unknown(third, other); !strings.Contains(text, "outcomes") {
 		p.t.Errorf("the answer does not say what to do instead: %s", text)
 	}
+}
+
+// tryNoise: what no balancer would say to another is refused, and harms nobody.
+func tryNoise(p *picking) {
+	first, third := p.Members[0], p.Members[2]
+	to := first.Node().ID()
+	for _, body := range []string{"", "\xff", "\x0a\xff", "\x0a\x02ab\x18", "\x12\x01\x01", "\x2b"} {
+		if _, err := third.Node().Cluster().Call(p.t.Context(), to, "redeem", []byte(body)); err == nil {
+			p.t.Errorf("a report of %q was taken", body)
+		}
+	}
+	p.Wait("noise to be refused", func() bool {
+		third.Node().Cluster().SendGossip(1, to, []byte("noise"))
+		for line := range strings.SplitSeq(first.MustDo("GET", "/metrics", "", 200), "\n") {
+			if n, ok := strings.CutPrefix(line, `muster_balancer_packets_total{direction="refused"} `); ok {
+				return n != "0"
+			}
+		}
+		return false
+	})
 }
