@@ -208,6 +208,20 @@ func (b *book) apiOf(id string) string {
 	return ""
 }
 
+// Addresses are those at which the nodes of the cluster are reached, as far as
+// this node knows: of the API, the peer port and the gossip of each, this node
+// included.
+func (n *Node) Addresses() []string {
+	all := []string{n.apiAddr, n.port.Advertised(), n.gossip.net.self()}
+	for _, s := range n.servers() {
+		all = append(all, string(s.Address))
+	}
+	for _, g := range n.gossip.members() {
+		all = append(all, g.APIAddr, g.PeerAddr, g.Addr)
+	}
+	return all
+}
+
 // Status is the cluster as this node sees it: the members from raft's
 // configuration, whether they live from gossip, how far they are from the leader.
 func (n *Node) Status() muster.Cluster {

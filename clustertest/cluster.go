@@ -20,6 +20,7 @@ import (
 	"github.com/muster-registry/muster/cluster"
 	"github.com/muster-registry/muster/cluster/peer"
 	"github.com/muster-registry/muster/fsm"
+	"github.com/muster-registry/muster/health"
 	"github.com/muster-registry/muster/node"
 )
 
@@ -43,6 +44,8 @@ type Member struct {
 	// goroutine and before any stream is told of it; the node's State is then
 	// exactly that.
 	OnApplied func(fsm.Changes)
+	// CheckFaults cuts the node off from targets of its checks.
+	CheckFaults *health.Faults
 
 	c      *Cluster
 	cfg    node.Config
@@ -101,7 +104,7 @@ func (c *Cluster) Grow(opts ...Option) *Member {
 func (c *Cluster) add(dir string, ports []string, found node.Found, opts []Option) *Member {
 	name := fmt.Sprintf("n%d", len(c.Members)+1)
 	m := &Member{
-		Name: name, c: c, log: &logBuffer{}, Faults: &cluster.Faults{Links: c.links},
+		Name: name, c: c, log: &logBuffer{}, CheckFaults: &health.Faults{}, Faults: &cluster.Faults{Links: c.links},
 		cfg: node.Config{
 			DataDir: dir, Name: name, Version: "test", ClusterName: "clustertest",
 			APIAddr: ports[0], PeerAddr: ports[1], GossipAddr: ports[2], Found: found, RaftProfile: "fast",
@@ -138,7 +141,7 @@ func (m *Member) Start() {
 		level = slog.LevelInfo // as in production: a line a request has its price
 	}
 	logger := slog.New(slog.NewTextHandler(m.log, &slog.HandlerOptions{Level: level}))
-	deps := node.Deps{Logger: logger, Faults: m.Faults}
+	deps := node.Deps{Logger: logger, Faults: m.Faults, CheckFaults: m.CheckFaults}
 	if m.OnApplied != nil {
 		deps.Listener = listener(m.OnApplied)
 	}

@@ -85,6 +85,8 @@ func decodeOp(b []byte) (applier, kind, error) {
 		op = readRestoreCommit(&d)
 	case kindRestoreAbort:
 		op = readRestoreAbort(&d)
+	case kindJudge:
+		op = readJudge(&d)
 	case kindRefused:
 		op = readRefused(&d)
 	case kindConfigure:

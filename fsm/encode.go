@@ -11,7 +11,7 @@ import (
 type kind byte
 
 // The kinds of operation. Numbers are never given twice. Kept for what is to
-// come: 20 check transitions, 22 feature level.
+// come: 22 feature level.
 const (
 	kindRegister       kind = 1
 	kindDeregister     kind = 2
@@ -32,6 +32,7 @@ const (
 	kindRefused        kind = 17
 	kindConfigure      kind = 18
 	kindSwitchGovernor kind = 19
+	kindJudge          kind = 20
 
 	kindIgnorable kind = 0x80
 )
@@ -67,6 +68,7 @@ func (RestoreAbort) kind() kind  { return kindRestoreAbort }
 
 func (Configure) kind() kind      { return kindConfigure }
 func (SwitchGovernor) kind() kind { return kindSwitchGovernor }
+func (Judge) kind() kind          { return kindJudge }
 
 func (o Register) append(b []byte) []byte {
 	b = appendKey(b, keyOf(o.Instance))

@@ -45,6 +45,7 @@ func (s *state) expire(l lease, cause muster.Cause, who muster.Caller, at step) 
 		}
 		next := *old
 		next.LeaseID = 0
+		next.HeldUntil = time.Time{}
 		unsuspect(&next)
 		s.put(h.svc, old, &next, base{muster.StatusDown, cause, at.now}, at)
 		s.emit(muster.EventStatus, cause, who, old, &next, at)

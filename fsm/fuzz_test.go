@@ -47,6 +47,11 @@ func sampleOps() []fsm.Op {
 		fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: "web"}, Settings: sampleSettings(), Caller: who},
 		fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: "web"}, Caller: who},
 		fsm.SwitchGovernor{On: true, Caller: who},
+		fsm.Judge{Term: 1, Caller: who, Verdicts: []fsm.Verdict{
+			{Key: key("web", "a"), Life: 2, HeldUntil: epoch2026, Checks: []muster.CheckState{
+				{Status: muster.StatusDown, Cause: muster.CheckTimeout, Output: "no answer in time", Latency: 7, Contested: true},
+			}},
+		}},
 	}
 }
 
@@ -63,6 +68,10 @@ func sampleSnapshot(t testing.TB) []byte {
 	m := newMachine(t)
 	m.apply(sampleOps()[1:12]...)
 	m.must(sampleOps()[1])
+	m.must(fsm.Judge{Term: 1, Verdicts: []fsm.Verdict{{
+		Key: key("web", "a"), Life: m.fsm.View(webKey).Find("a").ChecksFrom, HeldUntil: epoch2026.Add(time.Hour),
+		Checks: []muster.CheckState{{Status: muster.StatusDown, Cause: muster.CheckTimeout, Output: "no answer in time", Latency: 7, Contested: true}},
+	}}})
 	m.must(fsm.Register{Instance: web("c")})
 	m.must(fsm.Register{Instance: instance("db", "x")})
 	m.must(fsm.Deregister{Key: key("db", "x")})

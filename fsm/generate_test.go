@@ -103,8 +103,8 @@ func (g *generator) instance() *muster.Instance {
 		i.Tags = []string{"canary", "x"}
 		i.Ports = map[string]int{"metrics": 9100, "admin": 9200}
 	}
-	if g.yes("checks", 5) {
-		i.Checks = []muster.Check{{Type: muster.CheckHTTP, Path: "/health"}}
+	if g.yes("checks", 2) {
+		i.Checks = []muster.Check{{Type: muster.CheckHTTP, Path: g.pick("path", "/health", "/other")}, {Type: muster.CheckTCP}}
 	}
 	if g.yes("down", 3) {
 		i.OnExpiry = muster.ExpiryDown
@@ -133,7 +133,9 @@ func (g *generator) instance() *muster.Instance {
 
 // op draws one operation.
 func (g *generator) op() fsm.Op {
-	switch rapid.IntRange(0, 19).Draw(g.rt, "kind") {
+	switch rapid.IntRange(0, 22).Draw(g.rt, "kind") {
+	case 12, 13, 14:
+		return g.judge()
 	case 0, 1, 2:
 		return fsm.Deregister{Key: g.key(), Incarnation: rapid.Uint64Range(0, 5).Draw(g.rt, "incarnation"), Cond: g.condition(), Caller: g.caller()}
 	case 3, 4:
@@ -160,6 +162,36 @@ func (g *generator) op() fsm.Op {
 		return g.reap()
 	}
 	return fsm.Register{Instance: g.instance(), Cond: g.condition(), Caller: g.caller()}
+}
+
+// judge draws verdicts on the instances there are, and on some that are not.
+func (g *generator) judge() fsm.Op {
+	o := fsm.Judge{Term: g.deciding(), Caller: g.caller()}
+	for v := range g.fsm.Views() {
+		for _, i := range v.Instances {
+			if g.yes("no verdict", 2) {
+				continue
+			}
+			verdict := fsm.Verdict{Key: muster.InstanceKey{Namespace: i.Namespace, Service: i.Service, ID: i.ID}, Life: i.ChecksFrom}
+			if g.yes("an earlier life", 6) && i.ChecksFrom > 0 {
+				verdict.Life--
+			}
+			for range i.Checks {
+				verdict.Checks = append(verdict.Checks, muster.CheckState{
+					Status: muster.Status(g.pick("check", "up", "down")), Cause: muster.CheckCause(g.pick("cause", "", "timeout")),
+					Output: g.pick("output", "", "503"), Contested: g.yes("contested", 4), Latency: muster.Duration(time.Millisecond),
+				})
+			}
+			if g.yes("flapping", 4) {
+				verdict.HeldUntil = epoch2026.Add(time.Hour)
+			}
+			o.Verdicts = append(o.Verdicts, verdict)
+		}
+	}
+	if g.yes("unknown instance", 6) {
+		o.Verdicts = append(o.Verdicts, fsm.Verdict{Key: g.key()})
+	}
+	return o
 }
 
 func (g *generator) until() time.Time {

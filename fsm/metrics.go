@@ -68,7 +68,7 @@ var kindNames = map[kind]string{
 	kindReap: "reap", kindSetOverride: "set_override", kindClearOverride: "clear_override", kindGrantLease: "grant_lease",
 	kindRevokeLease: "revoke_lease", kindEpoch: "epoch", kindMember: "member", kindRestoreBegin: "restore_begin",
 	kindRestoreChunk: "restore_chunk", kindRestoreCommit: "restore_commit", kindRestoreAbort: "restore_abort", kindRefused: "refused",
-	kindConfigure: "configure", kindSwitchGovernor: "switch_governor",
+	kindConfigure: "configure", kindSwitchGovernor: "switch_governor", kindJudge: "judge",
 }
 
 // tally counts what a batch did, to be added to the metrics once.

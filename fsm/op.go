@@ -77,6 +77,28 @@ type Reap struct {
 	Caller  muster.Caller
 }
 
+// Verdict is what the leader has decided about the checks of an instance.
+type Verdict struct {
+	Key muster.InstanceKey
+	// Life is the instance's ChecksFrom as whoever decided has seen it: where it
+	// has moved the verdict does not hold.
+	Life uint64
+	// Checks are the states of all its checks, in order. Where a status is not
+	// another than before, only Contested counts; Since is the entry's time.
+	Checks []muster.CheckState
+	// HeldUntil holds the instance out, whatever its checks say; zero lets it go.
+	HeldUntil time.Time
+}
+
+// Judge gives instances the states of their checks, on the decision of the leader
+// of Term. It is dropped as a whole where the entry's own term differs; verdicts on
+// an earlier life, and on what is down by expiry, are skipped.
+type Judge struct {
+	Term     uint64
+	Verdicts []Verdict
+	Caller   muster.Caller
+}
+
 // SetOverride puts an operator's layer above what the owner registered. The
 // override's actor is the caller's.
 type SetOverride struct {

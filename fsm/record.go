@@ -33,6 +33,9 @@ const (
 	recordModify
 	recordPlace
 	recordBase
+	recordChecksFrom
+	recordHeldUntil
+	recordCheckState
 )
 
 // appendRecord writes all of i but its service, and the status below its
@@ -53,6 +56,10 @@ func appendRecord(b []byte, i *muster.Instance, below *base) []byte {
 	b = appendUint(b, recordCreate, i.CreateIndex)
 	b = appendUint(b, recordModify, i.ModifyIndex)
 	b = appendUint(b, recordPlace, uint64(i.Place))
+	b = appendTime(appendUint(b, recordChecksFrom, i.ChecksFrom), recordHeldUntil, i.HeldUntil)
+	for n := range i.Checks {
+		b = appendMessage(b, recordCheckState, func(b []byte) []byte { return appendCheckState(b, &i.Checks[n].CheckState) })
+	}
 	if below != nil {
 		b = appendMessage(b, recordBase, func(b []byte) []byte { return appendBase(b, below) })
 	}
@@ -63,6 +70,7 @@ func appendRecord(b []byte, i *muster.Instance, below *base) []byte {
 // is one. Values that are equal to those of like (which may be nil) are shared.
 func readRecord(d decoder, like *muster.Instance) (i *muster.Instance, below *base, err error) {
 	i = new(muster.Instance)
+	var states []muster.CheckState
 	for d.next() {
 		switch d.num {
 		case recordNamespace:
@@ -81,12 +89,19 @@ func readRecord(d decoder, like *muster.Instance) (i *muster.Instance, below *ba
 		case recordBase:
 			v := readBase(&d)
 			below = &v
+		case recordCheckState:
+			if states = append(states, readCheckState(&d)); len(states) > maxList {
+				d.fail(errField)
+			}
 		default:
 			readState(i, &d)
 		}
 	}
 	i.Routable = routable(i)
-	return i, below, d.err
+	if d.err != nil {
+		return i, below, d.err
+	}
+	return i, below, setCheckStates(i, states)
 }
 
 // readState reads one of the registry's own fields.
@@ -110,6 +125,10 @@ func readState(i *muster.Instance, d *decoder) {
 		i.CreateIndex = d.index()
 	case recordModify:
 		i.ModifyIndex = d.index()
+	case recordChecksFrom:
+		i.ChecksFrom = d.index()
+	case recordHeldUntil:
+		i.HeldUntil = d.time()
 	case recordPlace:
 		i.Place = int(d.uint(1<<muster.PlaceBits - 1))
 	}
@@ -169,7 +188,7 @@ var (
 	causes   = words(
 		muster.CauseRegistered, muster.CauseUpdated, muster.CauseDeregistered, muster.CauseLeaseExpired, muster.CauseLeaseRevoked,
 		muster.CauseCheckFailed, muster.CauseCheckPassed, muster.CauseMaintenance, muster.CauseDrain, muster.CauseOverrideRemoved,
-		muster.CauseOverrideEnded, muster.CauseSuspected, muster.CauseRenewed, muster.CauseReleased, muster.CauseRemoveAfter, muster.CauseRestored)
+		muster.CauseOverrideEnded, muster.CauseSuspected, muster.CauseRenewed, muster.CauseReleased, muster.CauseRemoveAfter, muster.CauseCheckContested, muster.CauseFlapping, muster.CauseRestored)
 	eventTypes = words(muster.EventRegistered, muster.EventUpdated, muster.EventDeregistered, muster.EventExpired, muster.EventStatus, muster.EventSettings)
 )
 

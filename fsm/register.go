@@ -104,6 +104,7 @@ func (o *Register) replace(s *state, old *muster.Instance, stone *tombstone, at 
 	if old == nil {
 		share(next, svc.like)
 		next.RegisteredAt, next.CreateIndex = at.now, at.index
+		startChecks(next, at)
 		if stone != nil {
 			next.Incarnation = atLeast(next.Incarnation, stone.incarnation)
 			s.tombs.forget(stone.key)
@@ -129,6 +130,12 @@ func (o *Register) succeed(svc *service, old *muster.Instance, at step) (base, m
 	given := next.Incarnation
 	next.Incarnation = atLeast(given, old.Incarnation)
 	fresh := initial(next)
+	moved := retargeted(old, next)
+	if moved || Expired(old) {
+		startChecks(next, at)
+	} else {
+		keepChecks(old, next)
+	}
 	switch b := svc.baseOf(old); {
 	case Expired(old) && alike:
 		if given == 0 {
@@ -137,7 +144,7 @@ func (o *Register) succeed(svc *service, old *muster.Instance, at step) (base, m
 		return base{fresh, muster.CauseRegistered, at.now}, muster.EventStatus, muster.CauseRegistered
 	case Expired(old):
 		return base{fresh, muster.CauseRegistered, at.now}, muster.EventUpdated, muster.CauseRegistered
-	case retargeted(old, next) && b.status != fresh:
+	case moved && b.status != fresh:
 		return base{fresh, muster.CauseUpdated, at.now}, muster.EventUpdated, muster.CauseUpdated
 	default:
 		return b, muster.EventUpdated, muster.CauseUpdated
@@ -195,15 +202,7 @@ func initial(i *muster.Instance) muster.Status {
 
 // retargeted reports whether what checks found out about old says nothing of next.
 func retargeted(old, next *muster.Instance) bool {
-	if old.Address != next.Address || old.Port != next.Port || len(old.Checks) != len(next.Checks) {
-		return true
-	}
-	for n := range old.Checks {
-		if old.Checks[n] != next.Checks[n] {
-			return true
-		}
-	}
-	return false
+	return old.Address != next.Address || old.Port != next.Port || !muster.SameChecks(old.Checks, next.Checks)
 }
 
 // atLeast is the incarnation of a registration that differs from the last one

@@ -181,6 +181,9 @@ func (s *state) rebase(replaced *state, index uint64) error {
 		instances := svc.pub.Load().view.Instances
 		for _, i := range instances {
 			i.CreateIndex, i.ModifyIndex, i.Place = index, index, 0
+			if i.ChecksFrom != 0 {
+				i.ChecksFrom = index
+			}
 			if id, ok := renamed[i.LeaseID]; ok {
 				i.LeaseID = id
 			}

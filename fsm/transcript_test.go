@@ -199,6 +199,19 @@ func (p *player) op(verb string, a args) fsm.Op {
 		return fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: a.bare[0]}, Caller: a.caller()}
 	case "switch":
 		return fsm.SwitchGovernor{On: a.bare[0] == "on", Caller: a.caller()}
+	case "judge":
+		v := fsm.Verdict{Key: a.key(), Life: a.uint("life"), HeldUntil: p.until(a)}
+		if i := p.find(v.Key); i != nil && !a.has("life") {
+			v.Life = i.ChecksFrom
+		}
+		for _, s := range a.bare[1:] {
+			c := muster.CheckState{Status: muster.Status(s), Contested: a.has("contested"), Latency: muster.Duration(time.Millisecond)}
+			if s == "down" {
+				c.Cause, c.Output = muster.CheckCause(a.set["cause"]), a.set["output"]
+			}
+			v.Checks = append(v.Checks, c)
+		}
+		return fsm.Judge{Term: p.deciding(a), Verdicts: []fsm.Verdict{v}, Caller: a.caller()}
 	case "epoch":
 		return fsm.Epoch{ClusterID: a.set["cluster"]}
 	case "member":
@@ -237,9 +250,18 @@ func (p *player) instance(a args) *muster.Instance {
 			i.OnExpiry = muster.ExpiryDown
 		}
 		if a.has("check") {
-			i.Checks = []muster.Check{{Type: muster.CheckHTTP, Path: a.set["check"]}}
+			for path := range strings.SplitSeq(a.set["check"], ",") {
+				i.Checks = append(i.Checks, muster.Check{Type: muster.CheckHTTP, Path: path})
+			}
 		}
 	})
+}
+
+func (p *player) find(k muster.InstanceKey) *muster.Instance {
+	if v := p.fsm.View(muster.ServiceKey{Namespace: k.Namespace, Service: k.Service}); v != nil {
+		return v.Find(k.ID)
+	}
+	return nil
 }
 
 // leaseID takes a lease's id, the name of a granted one, or an instance whose
@@ -361,6 +383,21 @@ func describe(i *muster.Instance) string {
 	if i.LeaseID != 0 {
 		s += " lease " + i.LeaseID.String()
 	}
+	if i.ChecksFrom != 0 {
+		s += fmt.Sprintf(" checks of %d", i.ChecksFrom)
+	}
+	for _, c := range i.Checks {
+		s += fmt.Sprintf(" %s %s since %s", c.Name, c.Status, c.Since.Sub(epoch2026))
+		if c.Cause != "" {
+			s += fmt.Sprintf(" (%s: %s)", c.Cause, c.Output)
+		}
+		if c.Contested {
+			s += " contested"
+		}
+	}
+	if !i.HeldUntil.IsZero() {
+		s += fmt.Sprintf(" held until %s", i.HeldUntil.Sub(epoch2026))
+	}
 	return s + fmt.Sprintf(" created %d modified %s registered %s", i.CreateIndex, i.ETag(), i.RegisteredAt.Sub(epoch2026))
 }
 
@@ -380,7 +417,7 @@ func (p *player) lease(s string) string {
 // TestTranscriptVerbsAreUsed keeps the harness from growing verbs that no file plays.
 func TestTranscriptVerbsAreUsed(t *testing.T) {
 	want := map[string]bool{}
-	for _, v := range strings.Fields("register deregister expire suspect release reap override clear grant revoke epoch member " +
+	for _, v := range strings.Fields("register deregister expire suspect release reap override clear grant revoke judge epoch member " +
 		"begin chunk commit abort term wait view services lease events index save load") {
 		want[v] = true
 	}

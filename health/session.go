@@ -14,9 +14,10 @@ const (
 	sweepEvery = 250 * time.Millisecond
 	// countEvery is how often it counts and looks for the dead.
 	countEvery = time.Second
-	// maxBatch is the most instances of one decision: with their outputs they stay
-	// well within a log entry.
-	maxBatch = 200
+	// maxBatch is the most instances of one decision, and maxBatchBytes about how
+	// large it may be: well within a log entry.
+	maxBatch      = 500
+	maxBatchBytes = 128 << 10
 )
 
 // session is the supervisor's work while this node leads. All of it is guarded by
@@ -185,8 +186,9 @@ func (ss *session) next(now time.Time) (batch []*ruling) {
 	if ss.ctx.Err() != nil {
 		return nil
 	}
+	size := 0
 	for t := range ss.touched {
-		if len(batch) == maxBatch {
+		if len(batch) == maxBatch || size >= maxBatchBytes {
 			break
 		}
 		delete(ss.touched, t)
@@ -198,6 +200,7 @@ func (ss *session) next(now time.Time) (batch []*ruling) {
 		}
 		if r != nil {
 			r.t = t
+			size += r.size()
 			batch = append(batch, r)
 		}
 	}

@@ -147,6 +147,15 @@ type ruling struct {
 	contests bool
 }
 
+// size is about how many bytes r takes in the log.
+func (r *ruling) size() int {
+	n := len(r.Key.Namespace) + len(r.Key.Service) + len(r.Key.ID) + 40
+	for _, c := range r.Checks {
+		n += len(c.Cause) + len(c.Output) + 30
+	}
+	return n
+}
+
 func keyOf(i *muster.Instance) muster.InstanceKey {
 	return muster.InstanceKey{Namespace: i.Namespace, Service: i.Service, ID: i.ID}
 }

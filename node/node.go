@@ -19,6 +19,7 @@ import (
 	"github.com/muster-registry/muster/balancer"
 	"github.com/muster-registry/muster/cluster"
 	"github.com/muster-registry/muster/fsm"
+	"github.com/muster-registry/muster/health"
 	"github.com/muster-registry/muster/httpapi"
 	"github.com/muster-registry/muster/lease"
 	"github.com/muster-registry/muster/registry"
@@ -69,6 +70,8 @@ type Deps struct {
 	Faults *cluster.Faults
 	// Listener is told what the node applies, before the node's own parts; for tests.
 	Listener fsm.Listener
+	// CheckFaults breaks the way from this node to the targets of its checks.
+	CheckFaults *health.Faults
 }
 
 // Node is one node of a registry.
@@ -78,6 +81,7 @@ type Node struct {
 	state   *fsm.FSM
 	cluster *cluster.Node
 	keeper  *lease.Keeper
+	checks  *health.Supervisor
 	hub     *watch.Hub
 	picks   picks
 	http    *httpapi.Server
@@ -125,8 +129,8 @@ func New(cfg Config, deps Deps) (*Node, error) {
 // assemble builds the rooms from the ground up.
 func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	var err error
-	feed, news := &leaseFeed{}, &watchFeed{}
-	listeners := []fsm.Listener{feed, news}
+	feed, checks, news := &leaseFeed{}, &checkFeed{}, &watchFeed{}
+	listeners := []fsm.Listener{feed, checks, news}
 	if deps.Listener != nil {
 		listeners = slices.Insert(listeners, 0, deps.Listener)
 	}
@@ -154,6 +158,15 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	}
 	feed.keeper = n.keeper
 	n.cluster.OnSession(n.keeper.Lead)
+	n.checks, err = health.New(health.Config{}, health.Deps{
+		State: checkState{n.state}, Log: checkLog{n.cluster}, Raft: checkRaft{n.cluster}, Peers: n.cluster, Guard: n.guard(deps.CheckFaults),
+		Dead: confirmDead(n.state, n.keeper), Logger: deps.Logger, Registerer: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	checks.supervisor = n.checks
+	n.cluster.OnSession(n.checks.Lead)
 	n.hub, err = watch.New(watchConfig(n.cfg.RaftProfile), watch.Deps{State: n.state, Cluster: n.cluster, Logger: deps.Logger, Registerer: metrics})
 	if err != nil {
 		return err
@@ -214,6 +227,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}, func(error) {}) // says goodbye when the edge ends
 	g.Add(func() error {
 		return n.keeper.Run(core)
+	}, func(error) {}) // ends with the core
+	g.Add(func() error {
+		return n.checks.Run(core)
 	}, func(error) {}) // ends with the core
 	g.Add(func() error {
 		n.picks.exchange(edge)

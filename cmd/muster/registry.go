@@ -96,9 +96,36 @@ func printInstances(cmd *cobra.Command, view *muster.View) error {
 		if i.TTL.IsZero() {
 			ttl = i.LeaseID.String()
 		}
-		rows[n] = []string{i.ID, fmt.Sprintf("%s:%d", i.Address, i.Port), status, string(i.StatusCause), ago(i.StatusSince), i.Zone, i.Version, strconv.Itoa(i.Weight), ttl, strings.Join(i.Tags, ",")}
+		rows[n] = []string{i.ID, fmt.Sprintf("%s:%d", i.Address, i.Port), status, string(i.StatusCause), ago(i.StatusSince), i.Zone, i.Version, strconv.Itoa(i.Weight), ttl, strings.Join(i.Tags, ","), checksOf(i)}
 	}
-	return table(cmd.OutOrStdout(), "ID ADDRESS STATUS CAUSE SINCE ZONE VERSION WEIGHT TTL TAGS", rows)
+	return table(cmd.OutOrStdout(), "ID ADDRESS STATUS CAUSE SINCE ZONE VERSION WEIGHT TTL TAGS CHECKS", rows)
+}
+
+// checksOf says how many checks pass, what is wrong with the others, and until
+// when an instance is held out.
+func checksOf(i *muster.Instance) string {
+	if len(i.Checks) == 0 {
+		return ""
+	}
+	var up int
+	var others []string
+	for _, c := range i.Checks {
+		switch {
+		case c.Status == muster.StatusDown:
+			others = append(others, fmt.Sprintf("%s down (%s)", c.Name, c.Cause))
+		case c.Status != muster.StatusUp:
+			others = append(others, c.Name+" unknown")
+		default:
+			up++
+		}
+		if c.Contested {
+			others = append(others, c.Name+" contested")
+		}
+	}
+	if !i.HeldUntil.IsZero() {
+		others = append(others, "held until "+i.HeldUntil.Format(time.TimeOnly))
+	}
+	return strings.Join(append([]string{fmt.Sprintf("%d/%d", up, len(i.Checks))}, others...), ", ")
 }
 
 func newRegister(g *global) *cobra.Command {
