@@ -126,52 +126,81 @@ func (c *Client) do(ctx context.Context, r *request) (*answer, error) {
 	}
 	c.budget.earn(time.Now())
 	pauses := delays(roundFirst, roundMost)
-	sent := false
+	t := trial{r: r}
 	for {
-		var last failure
-		var a *answer
 		wait := time.Duration(0)
 		for _, nd := range c.nodes.order(time.Now()) {
-			a, last = c.attempt(ctx, nd, r)
-			sent = sent || last.sent
-			if last.err == nil {
+			a, f := c.attempt(ctx, nd, r)
+			if f.err == nil {
 				c.nodes.served(nd)
 				r.note(a)
 				return a, nil
 			}
-			retryAfter := retryAfterOf(last.err)
-			if ctx.Err() != nil {
-				return r.ended(ctx, a, last, sent)
-			}
-			todo := last.remedy(r.repeatable)
-			if todo == elsewhere {
-				c.nodes.failed(nd, retryAfter, last.err)
+			t.add(a, f)
+			todo := f.remedy(r.repeatable)
+			switch {
+			case ctx.Err() != nil:
+				return t.end(ctx)
+			case todo == elsewhere:
+				c.nodes.failed(nd, retryAfterOf(f.err), f.err)
 				continue
+			case a != nil:
+				c.nodes.served(nd)
 			}
 			if todo == giveUp {
-				if a != nil {
-					c.nodes.served(nd)
-				}
-				return r.ended(ctx, a, last, sent)
+				return t.end(ctx)
 			}
-			wait = retryAfter
+			wait = retryAfterOf(f.err)
 			break
 		}
 		wait = max(wait, min(pauses.NextBackOff(), roundMost))
 		if !c.budget.spend(time.Now()) || !pause(ctx, wait) {
-			return r.ended(ctx, a, last, sent)
+			return t.end(ctx)
 		}
 	}
 }
 
-// ended is the end of a call that failed: with what a node said, if one said
-// anything.
-func (r *request) ended(ctx context.Context, a *answer, last failure, sent bool) (*answer, error) {
-	if a == nil {
-		return nil, r.broken(ctx, last, sent)
+// trial is what came of a call's attempts so far.
+type trial struct {
+	r    *request
+	sent bool    // something may have reached a node that did not say what became of it
+	said *answer // the last that a node said; nil: none did
+	err  error   // why that was no success
+	last error   // why the last attempt failed
+}
+
+func (t *trial) add(a *answer, f failure) {
+	t.last = f.err
+	if a != nil {
+		t.said, t.err = a, f.err
+	} else if f.sent {
+		t.sent = true
 	}
-	r.note(a)
-	return a, last.err
+}
+
+// end is the end of a call that failed: with what a node said, if one said anything.
+// That a node could not carry out a write does not say that another one did not,
+// which was asked before and is silent since.
+func (t *trial) end(ctx context.Context) (*answer, error) {
+	if t.said == nil || t.sent && t.r.method != http.MethodGet && (t.said.status >= 500 || t.said.status == http.StatusTooManyRequests) {
+		return nil, t.broken(ctx)
+	}
+	t.r.note(t.said)
+	return t.said, t.err
+}
+
+// broken is the error of a request that no node answered.
+func (t *trial) broken(ctx context.Context) error {
+	cause := t.last
+	if ctx.Err() != nil && !errors.Is(cause, context.Cause(ctx)) {
+		cause = errors.Join(context.Cause(ctx), cause)
+	}
+	if t.sent && t.r.method != http.MethodGet {
+		return muster.Errorf(muster.CodeOutcomeUnknown, "the connection broke, or the time ran out, before it was known whether the write happened").
+			WithHint("register, deregister and heartbeat are safe to repeat").WithCause(cause)
+	}
+	return muster.Errorf(CodeUnreachable, "no node of the registry answered").
+		WithHint("is it running, and are these the addresses of its API?").WithCause(cause)
 }
 
 // note fills in what the caller wanted to know beside the body.
@@ -183,20 +212,6 @@ func (r *request) note(a *answer) {
 	if ms, err := strconv.ParseInt(a.header.Get("Muster-Stale-Ms"), 10, 64); err == nil && ms > 0 {
 		r.info.Stale = time.Duration(min(ms, int64(24*time.Hour/time.Millisecond))) * time.Millisecond
 	}
-}
-
-// broken is the error of a request that no node answered.
-func (r *request) broken(ctx context.Context, last failure, sent bool) error {
-	cause := last.err
-	if ctx.Err() != nil && !errors.Is(cause, context.Cause(ctx)) {
-		cause = errors.Join(context.Cause(ctx), cause)
-	}
-	if sent && r.method != http.MethodGet {
-		return muster.Errorf(muster.CodeOutcomeUnknown, "the connection broke, or the time ran out, before it was known whether the write happened").
-			WithHint("register, deregister and heartbeat are safe to repeat").WithCause(cause)
-	}
-	return muster.Errorf(CodeUnreachable, "no node of the registry answered").
-		WithHint("is it running, and are these the addresses of its API?").WithCause(cause)
 }
 
 func retryAfterOf(err error) time.Duration {

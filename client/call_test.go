@@ -122,6 +122,12 @@ func TestNobodyAnswers(t *testing.T) {
 		if n := hosts[0].requests() + hosts[1].requests(); n != 1 {
 			t.Errorf("a POST whose outcome is unknown was sent %d times", n)
 		}
+		hosts[1].answer(muster.CodeNoLeader)
+		ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if _, err := c.PutInstance(ctx, inst); !errors.Is(err, muster.CodeOutcomeUnknown) {
+			t.Errorf("broken on one node, no leader on the other: %v, want outcome_unknown", err)
+		}
 		hosts[1].become(works)
 		if _, err := c.PutInstance(t.Context(), inst); err != nil {
 			t.Errorf("a broken PUT was not repeated on the other node: %v", err)

@@ -19,6 +19,7 @@ type Client struct {
 	budget budget
 	seen   seen
 	keeper *keeper
+	feeds  feeds
 
 	mu      sync.Mutex
 	closed  bool                          // guarded by mu

@@ -16,6 +16,7 @@ const (
 	DefaultAttemptTimeout = 3 * time.Second
 	DefaultTimeout        = 10 * time.Second
 	DefaultStopTimeout    = 5 * time.Second
+	DefaultHoldExpired    = time.Minute
 )
 
 // Config is what a Client is made from. Only Addrs is needed.
@@ -34,6 +35,14 @@ type Config struct {
 	// StopTimeout bounds how long the end of a session may take beside its drain, 0
 	// is DefaultStopTimeout.
 	StopTimeout time.Duration
+	// SnapshotDir is a directory for the last known views, which are shown, marked as
+	// old, when a watch starts and no node answers. It is made if it is not there;
+	// "" keeps none. Two processes must not share one.
+	SnapshotDir string
+	// HoldExpired is how long a watch goes on showing the last instances of a service
+	// all of whose leases ran out; see Watch. 0 is DefaultHoldExpired, negative does
+	// not hold them.
+	HoldExpired time.Duration
 	// Transport carries the requests to the nodes; nil is one of the client's own,
 	// whose idle connections Close closes. Give one for TLS with a CA of yours.
 	Transport http.RoundTripper
@@ -52,6 +61,7 @@ func (c Config) withDefaults() Config {
 	set(&c.AttemptTimeout, DefaultAttemptTimeout)
 	set(&c.Timeout, DefaultTimeout)
 	set(&c.StopTimeout, DefaultStopTimeout)
+	set(&c.HoldExpired, DefaultHoldExpired)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -88,4 +89,9 @@ func servicePath(service string) string { return "/v1/services/" + url.PathEscap
 
 func instancePath(service, id string) string {
 	return servicePath(service) + "/instances/" + url.PathEscape(id)
+}
+
+// isUnknown reports whether the registry knows nothing of what was asked for.
+func isUnknown(err error) bool {
+	return errors.Is(err, muster.CodeUnknownService) || errors.Is(err, muster.CodeUnknownInstance)
 }

@@ -1,18 +1,20 @@
 // Package client is the Go SDK of a Muster registry: typed calls for every route,
-// made of whichever node answers, and sessions that keep instances registered.
+// made of whichever node answers, sessions that keep instances registered, and
+// watches that keep services in memory.
 //
 //	c, err := client.New(client.Config{Addrs: []string{"10.0.1.1:7400", "10.0.1.2:7400", "10.0.1.3:7400"}})
 //	s, err := c.Register(ctx, muster.Instance{Service: "web", ID: "web-1", Address: "10.0.0.5", Port: 8080})
-//	defer c.Close() // deregisters
+//	w, err := c.Watch(ctx, "api")
+//	v, err := w.Await(ctx) // and w.View() from then on
+//	defer c.Close()        // deregisters
 //
 // # Nodes
 //
 // A client is given the addresses of several nodes and stays with one of them until
 // that fails: it cannot be reached, does not answer in time, or says that it has no
 // leader, is catching up or shuts down. Then the others are asked, and the one that
-// failed is set aside for a while that doubles each time. Where a call of another
-// cluster's index does not come between, a read never shows less than an earlier
-// answer did, whichever node gave that (min_index).
+// failed is set aside for a while that doubles each time. Within one cluster a read
+// never shows less than an earlier answer did, whichever node gave that (min_index).
 //
 // # Errors
 //
@@ -32,11 +34,16 @@
 //	heartbeat                      when the registry says: about ttl/3; all instances of a client together
 //	registration tried again       0–200 ms, doubling to 0–5 s (full jitter)
 //	end of a session               5 s      Config.StopTimeout, beside its Drain
+//	watch opened again             at once on another node; where none is well 0–200 ms, doubling to 0–4 s
+//	stream given up as silent      45 s; nodes send a keep-alive every 15 s
+//	long polls instead of a stream 1 min, 15 s each
+//	last instances, all expired    shown 1 min more, Config.HoldExpired; unexplained emptiness: until explained
+//	views on disk                  off      Config.SnapshotDir; a view once a second at most, mode 0600
 //	longest answer                 256 MiB
 //
-// It is not for building a registry, and keeps nothing on disk.
+// It is not for building a registry.
 //
-// Concurrency: a Client and its Sessions are safe for concurrent use. New starts
-// nothing; goroutines begin with the first session and end with the last; Close
-// waits for them.
+// Concurrency: a Client, its Sessions and its Watches are safe for concurrent use.
+// New starts nothing; goroutines begin with the first session or watch and end with
+// the last; Close waits for them.
 package client

@@ -75,6 +75,24 @@ func (n *nodes) order(now time.Time) []*node {
 	return append(append(well, back...), aside...)
 }
 
+// another returns a node that is not but and is not set aside; nil where there is
+// none, and then how long until there may be one.
+func (n *nodes) another(but *node, now time.Time) (nd *node, next time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	next = maxAside
+	for _, k := range rand.Perm(len(n.all)) {
+		if o := n.all[k]; o != but {
+			left := o.until.Sub(now)
+			if left <= 0 {
+				return o, 0
+			}
+			next = min(next, left)
+		}
+	}
+	return nil, next
+}
+
 // failed sets nd aside, for at least atLeast.
 func (n *nodes) failed(nd *node, atLeast time.Duration, why error) {
 	now := time.Now()

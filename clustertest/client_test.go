@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -222,5 +223,107 @@ func TestClientSessionsSurviveTheLeader(t *testing.T) {
 		if st, err := s.State(); st != client.StateEnded || err != nil {
 			t.Fatalf("ended as %s %v", st, err)
 		}
+	}
+}
+
+// TestClientWatch: a watch goes on from node to node while they crash, is told of
+// everything, shows no emptiness in between, and what is registered on one node is
+// soon in the cache of a client of another.
+func TestClientWatch(t *testing.T) {
+	c := clustertest.Start(t, 3)
+	writer := newSDK(t, c)
+	watcher := newSDK(t, c)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*clustertest.Patience)
+	defer cancel()
+	put := func(id string) {
+		t.Helper()
+		i := webInstance(id, 0)
+		i.TTL = muster.NoTTL
+		if _, err := writer.PutInstance(ctx, &i); err != nil {
+			t.Fatalf("put %s: %v", id, err)
+		}
+	}
+	put("first")
+	w, err := watcher.Watch(ctx, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for v, err := w.Await(ctx); err != nil || len(v.Instances) != 1; v, err = w.Next(ctx, v) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	least := make(chan int, 1)
+	watching, stop := context.WithCancel(ctx)
+	go func() {
+		n := 1
+		for v := range w.Views(watching) {
+			n = min(n, len(v.Instances))
+		}
+		least <- n
+	}()
+
+	put("before")
+	for n := range 3 {
+		victim := c.Leader()
+		if n == 1 {
+			victim = c.Followers(victim)[0]
+		}
+		victim.Kill()
+		put(fmt.Sprintf("while-%d", n))
+		victim.Start()
+		put(fmt.Sprintf("back-%d", n))
+		c.WaitReady()
+	}
+	c.Wait("the watch to show all", func() bool { return len(w.View().Instances) == 8 })
+	stop()
+	if n := <-least; n < 1 {
+		t.Error("an empty list was shown")
+	}
+	if st := w.Status(); st.Held != "" || st.Old {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// TestClientPropagation measures how long a registration on one node takes to the
+// cache of a client of another.
+func TestClientPropagation(t *testing.T) {
+	c := clustertest.Start(t, 3)
+	leader := c.Leader()
+	follower := c.Followers(leader)[0]
+	one := func(m *clustertest.Member) func(*client.Config) {
+		return func(cfg *client.Config) { cfg.Addrs = []string{m.URL()} }
+	}
+	writer, reader := newSDK(t, c, one(leader)), newSDK(t, c, one(follower))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*clustertest.Patience)
+	defer cancel()
+	w, err := reader.Watch(ctx, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := w.Await(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var took []time.Duration
+	for n := range 40 {
+		i := webInstance(fmt.Sprintf("web-%d", n), 0)
+		i.TTL = muster.NoTTL
+		began := time.Now()
+		if _, err := writer.PutInstance(ctx, &i); err != nil {
+			t.Fatal(err)
+		}
+		for last.Find(i.ID) == nil {
+			if last, err = w.Next(ctx, last); err != nil {
+				t.Fatal(err)
+			}
+		}
+		took = append(took, time.Since(began))
+		<-time.After(60 * time.Millisecond) // wakes of one service are 50 ms apart
+	}
+	slices.Sort(took)
+	t.Logf("from the request on one node to the cache of a client of another: median %s, most %s", took[len(took)/2], took[len(took)-1])
+	if took[len(took)/2] > time.Second {
+		t.Errorf("half of them took more than %s", took[len(took)/2])
 	}
 }
