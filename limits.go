@@ -31,6 +31,7 @@ const (
 	MaxEvents          = 1000    // events an answer of the journal
 	MaxPicks           = 100     // instances a pick
 	MaxRequestIDLen    = 64
+	MaxSnapshotBytes   = 256 << 20 // a backup that is restored
 	MaxCheckOutputLen  = 256
 	MaxIncarnation     = 1<<53 - 1
 	DefaultWeight      = 100
@@ -89,6 +90,7 @@ type Limits struct {
 	Services            int      `json:"services"`
 	EventsPerAnswer     int      `json:"events_per_answer"`
 	StreamsPerAddress   int      `json:"streams_per_address"`
+	SnapshotBytes       int      `json:"snapshot_bytes"`
 	InstancesPerPick    int      `json:"instances_per_pick"`
 	MinTTL              Duration `json:"min_ttl"`
 	MaxTTL              Duration `json:"max_ttl"`
@@ -114,8 +116,8 @@ func CurrentLimits() Limits {
 		BodyBytes: MaxBodyBytes, BatchBytes: MaxBatchBytes, BatchItems: MaxBatchItems, HeartbeatItems: MaxHeartbeatItems,
 		URIBytes: MaxURIBytes, HeaderBytes: MaxHeaderBytes, JSONDepth: MaxJSONDepth, FilterBytes: MaxFilterLen,
 		InstancesPerService: MaxInstances, Services: MaxServices, EventsPerAnswer: MaxEvents, InstancesPerPick: MaxPicks,
-		StreamsPerAddress: DefaultStreamsPerAddress,
-		MinTTL:            Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
+		StreamsPerAddress: DefaultStreamsPerAddress, SnapshotBytes: MaxSnapshotBytes,
+		MinTTL: Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
 		DefaultWait: Duration(DefaultWait), MaxWait: Duration(MaxWait),
 		DefaultTimeout: Duration(DefaultTimeout), MaxTimeout: Duration(MaxTimeout),
 		DefaultTicketTTL: Duration(DefaultTicketTTL), MaxTicketTTL: Duration(MaxTicketTTL),

@@ -172,7 +172,7 @@ func harass(t *testing.T, c *clustertest.Cluster, r *record, w *writers) {
 func backupOf(t *testing.T, m *clustertest.Member) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if _, err := m.Node().State().Backup(&b); err != nil {
+	if _, err := m.Node().State().Backup().WriteTo(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()

@@ -177,7 +177,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.Run("write", func(b *testing.B) {
 		b.SetBytes(int64(len(bytesOf)))
 		for b.Loop() {
-			if _, err := m.fsm.Backup(io.Discard); err != nil {
+			if _, err := m.fsm.Backup().WriteTo(io.Discard); err != nil {
 				b.Fatal(err)
 			}
 		}

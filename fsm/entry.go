@@ -19,7 +19,7 @@ const (
 	// MaxRestoreChunk is the most bytes that one RestoreChunk carries.
 	MaxRestoreChunk = 256 << 10
 	// MaxRestoreBytes is the largest backup that can be restored.
-	MaxRestoreBytes = 256 << 20
+	MaxRestoreBytes = muster.MaxSnapshotBytes
 )
 
 // entryPack is the first byte of an entry: operations and a stamp. As with

@@ -130,7 +130,7 @@ func key(service, id string) muster.InstanceKey {
 func snapshotOf(t testing.TB, f *fsm.FSM) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if _, err := f.Backup(&b); err != nil {
+	if _, err := f.Backup().WriteTo(&b); err != nil {
 		t.Fatalf("Backup: %v", err)
 	}
 	return b.Bytes()

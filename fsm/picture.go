@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"slices"
@@ -194,22 +193,4 @@ func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, f.broken
 	}
 	return &fsmSnapshot{f, f.st.take()}, nil
-}
-
-// Backup writes the state at one index, which it returns. The bytes are those of
-// a snapshot, and equal states give equal bytes.
-func (f *FSM) Backup(w io.Writer) (index uint64, err error) {
-	f.mu.Lock()
-	p := f.st.take()
-	f.mu.Unlock()
-	_, err = p.write(w)
-	return muster.MakeIndex(p.epoch, p.applied), err
-}
-
-// Hash is the SHA-256 of what Backup writes and the index it belongs to, for
-// comparing nodes.
-func (f *FSM) Hash() (sum [sha256.Size]byte, index uint64) {
-	h := sha256.New()
-	index, _ = f.Backup(h) // a hash takes every byte
-	return [sha256.Size]byte(h.Sum(nil)), index
 }

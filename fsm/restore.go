@@ -86,8 +86,8 @@ func (s *state) busy() *muster.Error {
 // open returns the unfinished restore of that id.
 func (s *state) open(id string) (*staging, *muster.Error) {
 	if s.staging == nil || s.staging.id != id {
-		return nil, muster.Errorf(muster.CodeConflict, "there is no unfinished restore of that id: it was superseded, or the leader changed").
-			WithHint("start the restore again")
+		return nil, muster.Errorf(muster.CodeNoLeader, "there is no unfinished restore of that id: it was given up, or the leader changed").
+			WithHint("start the restore again").WithRetryAfter(time.Second)
 	}
 	s.staging.touched = s.stamp
 	return s.staging, nil

@@ -44,7 +44,9 @@ var (
 	typeJSON    = []string{"application/json"}
 	typeProblem = []string{problem.ContentType}
 	typeYAML    = []string{"application/yaml"}
-	typeText    = []string{"text/plain; charset=utf-8"}
+
+	typeSnapshot = []string{"application/octet-stream"}
+	typeText     = []string{"text/plain; charset=utf-8"}
 )
 
 // call is one request on its way through the server. It belongs to the goroutine
@@ -212,6 +214,17 @@ func (c *call) serviceKey() muster.ServiceKey {
 
 func (c *call) instanceKey() muster.InstanceKey {
 	return muster.InstanceKey{Namespace: c.values.text[paramNamespace], Service: c.path["service"], ID: c.path["id"]}
+}
+
+// readContext reads how current an answer has to be, and bounds a read that has to
+// ask other nodes by its timeout.
+func (c *call) readContext() (context.Context, context.CancelFunc, muster.ReadOptions, error) {
+	o, timeout, bounded, err := c.values.readOptions()
+	if err != nil || !bounded {
+		return c.r.Context(), func() {}, o, err
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), timeout)
+	return ctx, cancel, o, nil
 }
 
 // writeContext bounds a write by its timeout.

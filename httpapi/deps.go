@@ -78,6 +78,7 @@ type Deps struct {
 	Leases   Leases
 	Watches  Watches
 	Settings Settings
+	Backups  Backups
 	Cluster  Cluster
 	// Balancer chooses and learns, Tickets takes the reports on its tickets.
 	Balancer *balancer.Balancer

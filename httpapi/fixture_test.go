@@ -117,7 +117,7 @@ func depsOf(l net.Listener, m *memory) httpapi.Deps {
 		panic(err)
 	}
 	return httpapi.Deps{
-		Listener: l, Registry: m, Leases: m, Watches: m, Settings: m, Cluster: newMembers(), Balancer: b, Tickets: ownTickets{b},
+		Listener: l, Registry: m, Leases: m, Watches: m, Settings: m, Backups: m, Cluster: newMembers(), Balancer: b, Tickets: ownTickets{b},
 	}
 }
 

@@ -32,6 +32,7 @@ type memory struct {
 	// were closed.
 	streams chan string
 	closed  int
+	backup  []byte
 	// ungoverned: the governor is off.
 	ungoverned bool
 }

@@ -44,6 +44,7 @@ func routeTable() []*route {
 		heartbeat = instance + "/heartbeat"
 		settings  = service + "/settings"
 		governor  = "/v1/cluster/governor"
+		snapshot  = "/v1/cluster/snapshot"
 		lease     = "/v1/leases/{id}"
 		pick      = service + "/pick"
 	)
@@ -75,6 +76,8 @@ func routeTable() []*route {
 		{method: "DELETE", path: settings, permission: permOperatorWrite, params: writeParams, handle: (*Server).deleteSettings},
 		{method: "GET", path: "/v1/events", permission: permServiceRead, params: readParams | params(paramService, paramInstance, paramSince, paramLimit), handle: (*Server).getEvents},
 
+		{method: "GET", path: snapshot, permission: permOperatorRead, params: params(paramMinIndex, paramConsistency, paramMaxStale, paramTimeout), handle: (*Server).getSnapshot},
+		{method: "PUT", path: snapshot, permission: permOperatorWrite, params: params(paramReason), handle: (*Server).putSnapshot},
 		{method: "GET", path: "/v1/cluster", permission: permOperatorRead, handle: (*Server).getCluster},
 		{method: "POST", path: "/v1/cluster/leader", permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).postLeader},
 		{method: "GET", path: governor, permission: permOperatorRead, handle: (*Server).getGovernor},

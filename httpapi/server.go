@@ -67,6 +67,7 @@ type Server struct {
 	streams     streamCap
 	pace        pacer
 	settings    Settings
+	backups     Backups
 	cluster     Cluster
 	balancer    *balancer.Balancer
 	tickets     Tickets
@@ -91,8 +92,8 @@ type Server struct {
 // New makes a Server of its parts; it starts nothing.
 func New(cfg Config, deps Deps) (*Server, error) {
 	switch {
-	case deps.Listener == nil || deps.Registry == nil || deps.Leases == nil || deps.Watches == nil || deps.Settings == nil || deps.Cluster == nil:
-		return nil, errors.New("httpapi: needs a listener, a registry, leases, watches, settings and a cluster")
+	case deps.Listener == nil || deps.Registry == nil || deps.Leases == nil || deps.Watches == nil || deps.Settings == nil || deps.Backups == nil || deps.Cluster == nil:
+		return nil, errors.New("httpapi: needs a listener, a registry, leases, watches, settings, backups and a cluster")
 	case deps.Balancer == nil || deps.Tickets == nil:
 		return nil, errors.New("httpapi: needs a balancer and who takes reports on its tickets")
 	case cfg.Drain < 0 || cfg.Drain > maxDrain:
@@ -114,7 +115,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, deps: deps, registry: deps.Registry, leases: deps.Leases, watches: deps.Watches, settings: deps.Settings,
+		cfg: cfg, deps: deps, registry: deps.Registry, leases: deps.Leases, watches: deps.Watches, settings: deps.Settings, backups: deps.Backups,
 		cluster: deps.Cluster, log: deps.Logger,
 		balancer: deps.Balancer, tickets: deps.Tickets,
 		metrics: m, metricsPage: newMetricsPage(deps.Gatherer, deps.Logger), table: t,

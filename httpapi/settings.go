@@ -22,16 +22,11 @@ type Settings interface {
 
 // getSettings answers GET /v1/services/{service}/settings.
 func (s *Server) getSettings(c *call) error {
-	o, timeout, bounded, err := c.values.readOptions()
+	ctx, cancel, o, err := c.readContext()
 	if err != nil {
 		return err
 	}
-	ctx := c.r.Context()
-	if bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	defer cancel()
 	settings, info, err := s.settings.Settings(ctx, c.serviceKey(), o)
 	c.setRead(info)
 	if err != nil {

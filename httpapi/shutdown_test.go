@@ -77,6 +77,7 @@ func TestNewRefuses(t *testing.T) {
 		"no registry": func(_ *httpapi.Config, d *httpapi.Deps) { d.Registry = nil },
 		"no leases":   func(_ *httpapi.Config, d *httpapi.Deps) { d.Leases = nil },
 		"no watches":  func(_ *httpapi.Config, d *httpapi.Deps) { d.Watches = nil },
+		"no backups":  func(_ *httpapi.Config, d *httpapi.Deps) { d.Backups = nil },
 		"no settings": func(_ *httpapi.Config, d *httpapi.Deps) { d.Settings = nil },
 		"no streams":  func(c *httpapi.Config, _ *httpapi.Deps) { c.StreamsPerAddress = -1 },
 		"no cluster":  func(_ *httpapi.Config, d *httpapi.Deps) { d.Cluster = nil },

@@ -53,6 +53,8 @@ type Config struct {
 	// StreamsPerAddress is how many streams of changes one client address may have
 	// open, loopback excepted; 0 is muster.DefaultStreamsPerAddress.
 	StreamsPerAddress int
+	// Backups says whether the node writes backups by itself.
+	Backups Backups
 }
 
 // Found says how a node finds or founds its cluster.
@@ -84,6 +86,7 @@ type Node struct {
 	checks  *health.Supervisor
 	hub     *watch.Hub
 	picks   picks
+	backups *backupWriter
 	http    *httpapi.Server
 	api     net.Listener
 	fatal   chan error // of the state machine; holds the first
@@ -113,10 +116,13 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if err := checkBinds(cfg); err != nil {
 		return nil, err
 	}
+	var err error
+	if cfg.Backups, err = cfg.Backups.withDefaults(); err != nil {
+		return nil, err
+	}
 	n := &Node{cfg: cfg, log: deps.Logger, fatal: make(chan error, 1)}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	var err error
 	if n.api, err = listen(cfg.APIAddr); err != nil {
 		return nil, err
 	}
@@ -178,6 +184,10 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	}
 	n.picks = picks{balancer: picker, cluster: n.cluster, log: deps.Logger}
 	n.picks.join()
+	ready := func() bool { _, ok := n.cluster.Freshness(); return ok }
+	if n.backups, err = newBackupWriter(n.cfg.Backups, n.cluster.ID(), n.state, ready, deps.Logger, metrics); err != nil {
+		return err
+	}
 	desk, err := registry.New(registry.Config{Logger: deps.Logger}, registry.Deps{State: n.state, Consensus: n.cluster, Keeper: n.keeper})
 	if err != nil {
 		return err
@@ -188,6 +198,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 		Leases:     desk,
 		Watches:    watches{n.hub},
 		Settings:   desk,
+		Backups:    desk,
 		Cluster:    n.cluster,
 		Balancer:   picker,
 		Tickets:    n.picks,
@@ -235,6 +246,10 @@ func (n *Node) Run(ctx context.Context) error {
 		n.picks.exchange(edge)
 		return nil
 	}, func(error) {}) // ends with the edge, where outcomes come in
+	g.Add(func() error {
+		n.backups.run(edge)
+		return nil
+	}, func(error) {}) // ends with the edge
 	g.Add(func() error {
 		n.trim(edge)
 		<-edge.Done()

@@ -25,7 +25,7 @@ func BenchmarkFootprint(b *testing.B) {
 		p.waitReady("?require=leader")
 	}
 	start := time.Now()
-	fillProcesses(b, nodes, 1000, 100)
+	fillWith(b, nodes, 1000, 100, "none")
 	b.ReportMetric(time.Since(start).Seconds(), "fill_s")
 	for _, p := range nodes {
 		p.waitReady("?require=leader")
@@ -56,7 +56,8 @@ func BenchmarkFootprint(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-func fillProcesses(b *testing.B, nodes []*process, services, size int) {
+// fillWith registers instances of that TTL, by batches of 500.
+func fillWith(b *testing.B, nodes []*process, services, size int, ttl string) {
 	b.Helper()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	defer client.CloseIdleConnections()
@@ -75,8 +76,8 @@ func fillProcesses(b *testing.B, nodes []*process, services, size int) {
 	var items []string
 	for s := range services {
 		for n := range size {
-			items = append(items, fmt.Sprintf(`{"service":"fill-%d","id":"i-%d-%d","address":"10.%d.%d.%d","port":8080,"ttl":"none","version":"1.4.2","zone":"eu-1a","tags":["canary"],"meta":{"team":"pay"}}`,
-				s, s, n, s%250, n/250, n%250))
+			items = append(items, fmt.Sprintf(`{"service":"fill-%d","id":"i-%d-%d","address":"10.%d.%d.%d","port":8080,"ttl":"%s","version":"1.4.2","zone":"eu-1a","tags":["canary"],"meta":{"team":"pay"}}`,
+				s, s, n, s%250, n/250, n%250, ttl))
 			if len(items) == 500 {
 				batches <- `{"instances":[` + strings.Join(items, ",") + `]}`
 				items = items[:0]

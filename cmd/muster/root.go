@@ -62,7 +62,8 @@ over the file, the file over the default.`,
 	root.AddCommand(
 		newServer(g), newDev(g),
 		newMembers(g), newLeader(g), newGovernor(g),
-		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newSettings(g), newEvents(g), newWatch(g), newPick(g),
+		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newSettings(g), newEvents(g),
+		newSnapshot(g), newWatch(g), newPick(g),
 		newVersion(g),
 	)
 	root.SuggestionsMinimumDistance = 2

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -75,6 +76,9 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 	f.StringSliceVar(&cfg.Found.Join, "join", nil, "gossip addresses of nodes to find, the own may be among them")
 	f.StringVar(&cfg.ClusterName, "cluster-name", "muster", "keeps the gossip of different clusters apart")
 	f.StringVar(&cfg.RaftProfile, "raft-profile", "default", "timeouts: fast (0.3 s), default (0.5 s), slow (1 s, for poor disks and links)")
+	f.StringVar(&cfg.Backups.Dir, "backup-dir", "", "write backups into this folder (default: none)")
+	f.DurationVar(&cfg.Backups.Interval, "backup-interval", time.Hour, "time from one backup to the next, at least 1s")
+	f.IntVar(&cfg.Backups.Keep, "backup-keep", 24, "how many of this node's backups are kept, the latest")
 	f.IntVar(&cfg.StreamsPerAddress, "max-streams-per-address", muster.DefaultStreamsPerAddress, "how many streams of changes one client address may have open (loopback any number)")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses that others can reach although nothing is encrypted and anybody may write")
 	logs.add(cmd)
