@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,20 +58,41 @@ func rate(b *testing.B, n int, fn func(worker, call int) error) float64 {
 	return float64(total.Load()) / time.Since(start).Seconds()
 }
 
-// compare runs subject and floor in turn and reports both medians and the median
-// of the ratios.
+// compare runs subject and floor in turn and reports both medians and the median of
+// the ratios, by the clock and by the processor time a call took in this process,
+// which other programs on the machine disturb less.
 func compare(b *testing.B, subject, floor func() float64) {
 	b.Helper()
-	var ratios, ours, floors []float64
+	var ratios, costs, ours, floors []float64
 	for range rounds {
-		f := floor()
-		s := subject()
+		f, floorCost := priced(b, floor)
+		s, cost := priced(b, subject)
 		ratios, ours, floors = append(ratios, s/f), append(ours, s), append(floors, f)
+		costs = append(costs, floorCost/cost)
 	}
 	b.ReportMetric(median(ours), "ops/s")
 	b.ReportMetric(median(floors), "floor_ops/s")
 	b.ReportMetric(median(ratios), "x_floor")
+	b.ReportMetric(median(costs), "x_floor_cpu")
 	b.ReportMetric(0, "ns/op")
+}
+
+// priced runs a round and returns its calls per second, and the processor time of
+// each in seconds.
+func priced(b *testing.B, round func() float64) (perSecond, cost float64) {
+	b.Helper()
+	start, used := time.Now(), processorTime(b)
+	perSecond = round()
+	return perSecond, (processorTime(b) - used).Seconds() / (perSecond * time.Since(start).Seconds())
+}
+
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func median(v []float64) float64 {
