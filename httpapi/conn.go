@@ -45,6 +45,9 @@ type conn struct {
 	net.Conn
 	s    *Server
 	head head
+	// handled says that a handler answers: what is written is then its own, however
+	// it begins. Touched by whoever writes.
+	handled bool
 }
 
 // Read reads, and watches the head of the request.
@@ -56,11 +59,13 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write writes b, in pieces that each have their own deadline.
 func (c *conn) Write(b []byte) (int, error) {
-	if own := c.translate(b); own != nil {
-		if _, err := c.Conn.Write(own); err != nil {
-			return 0, err
+	if !c.handled {
+		if own := c.translate(b); own != nil {
+			if _, err := c.Conn.Write(own); err != nil {
+				return 0, err
+			}
+			return len(b), nil
 		}
-		return len(b), nil
 	}
 	for done := 0; ; {
 		piece := b[done:min(len(b), done+writePiece)]
@@ -85,7 +90,7 @@ func (c *conn) CloseWrite() error {
 // connState forgets the head of a request once it has been answered.
 func connState(c net.Conn, state http.ConnState) {
 	if mine, ok := c.(*conn); ok && state == http.StateIdle {
-		mine.head = newHead()
+		mine.head, mine.handled = newHead(), false
 	}
 }
 

@@ -240,3 +240,27 @@ func TestEndlessBodies(t *testing.T) {
 		t.Errorf("the heap grew by %d MiB", grown>>20)
 	}
 }
+
+// TestAnswersLikeRefusals: a body that happens to be written in pieces of which
+// one begins as an answer of net/http's own would is sent as it is.
+func TestAnswersLikeRefusals(t *testing.T) {
+	f := newFixture(t, nil)
+	f.run(t)
+	const pattern = "HTTP/1.1 417 no "
+	for shift := range len(pattern) {
+		i := &muster.Instance{Service: "web", ID: fmt.Sprintf("i%d", shift), Address: "10.0.0.5", Port: 80, Meta: map[string]string{}}
+		for n := range 15 {
+			i.Meta[fmt.Sprintf("m%02d", n)] = strings.Repeat("x", shift) + strings.Repeat(pattern, 60)
+		}
+		if _, err := f.registry.Register(t.Context(), muster.Caller{}, i, muster.Condition{}); err != nil {
+			t.Fatal(err)
+		}
+		want, err := json.Marshal(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp, body := do(t, f, "GET", "/v1/services/web/instances/"+i.ID, ""); resp.StatusCode != 200 || body != string(want) {
+			t.Errorf("shifted by %d: got %d %.200s", shift, resp.StatusCode, body)
+		}
+	}
+}

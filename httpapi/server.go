@@ -143,12 +143,13 @@ func (s *Server) Run(ctx context.Context) error {
 	// answered.
 	base, cutOff := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stoppingKey{}, ctx))
 	defer cutOff()
+	requests := context.WithValue(base, baseKey{}, base)
 	srv := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    muster.MaxHeaderBytes - headerSlack,
-		BaseContext:       func(net.Listener) context.Context { return base },
+		BaseContext:       func(net.Listener) context.Context { return requests },
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		ConnState:         connState,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
@@ -170,7 +171,7 @@ func (s *Server) Run(ctx context.Context) error {
 	close(s.stopping)
 	drain, done := context.WithTimeout(base, s.cfg.Drain)
 	defer done()
-	if err := srv.Shutdown(drain); err != nil {
+	if srv.Shutdown(drain) != nil || !s.ended(drain) {
 		s.log.Warn("requests were cut off at shutdown", "in_flight", s.inFlight.Load(), "after", s.cfg.Drain)
 		cutOff()
 		_ = srv.Close() // what is left is to end either way
@@ -178,16 +179,45 @@ func (s *Server) Run(ctx context.Context) error {
 	if failed == nil {
 		<-served
 	}
-	for s.inFlight.Load() > 0 {
-		<-s.idle
-	}
+	s.ended(context.WithoutCancel(ctx))
 	return failed
+}
+
+// ended returns once nothing is in flight, or false where ctx ends first.
+func (s *Server) ended(ctx context.Context) bool {
+	for s.inFlight.Load() > 0 {
+		select {
+		case <-s.idle:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// arrive and depart are called at the beginning and at the end of a request, and
+// of a stream, which outlives its request.
+func (s *Server) arrive() {
+	s.inFlight.Add(1)
+	s.metrics.inFlight.Inc()
+}
+
+func (s *Server) depart() {
+	s.metrics.inFlight.Dec()
+	if s.inFlight.Add(-1) == 0 && s.isStopping() {
+		select {
+		case s.idle <- struct{}{}:
+		default: // there is a token already
+		}
+	}
 }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.inFlight.Add(1)
-	s.metrics.inFlight.Inc()
+	s.arrive()
+	if mine, ok := r.Context().Value(connKey{}).(*conn); ok {
+		mine.handled = true
+	}
 	c := &call{s: s, w: w, r: r, values: noValues, id: requestID(r)}
 	if c.id == "" {
 		c.id = s.newRequestID()
@@ -234,17 +264,11 @@ func (s *Server) finish(c *call, start time.Time) {
 	}
 	took := time.Since(start)
 	s.metrics.answered(c, took)
-	s.metrics.inFlight.Dec()
 	if s.log.Enabled(c.r.Context(), slog.LevelDebug) {
 		s.log.Debug("request", "request_id", c.id, "method", c.r.Method, "path", c.r.URL.Path, "status", c.status,
 			"took", took, "client", c.clientIP())
 	}
-	if s.inFlight.Add(-1) == 0 && s.isStopping() {
-		select {
-		case s.idle <- struct{}{}:
-		default: // there is a token already
-		}
-	}
+	s.depart()
 	if p != nil {
 		panic(p)
 	}

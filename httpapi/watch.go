@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -17,8 +16,7 @@ type Watches interface {
 	Subscribe(ctx context.Context, q muster.WatchQuery) (Stream, error)
 }
 
-// Stream is what one watcher is sent. It belongs to the goroutine of its request,
-// which closes it.
+// Stream is what one watcher is sent. It is used by one goroutine at a time.
 type Stream interface {
 	// Wait waits until there is something to write. It returns io.EOF after the last
 	// message, and the cause of ctx's end.
@@ -39,8 +37,7 @@ var (
 )
 
 // getWatch answers GET /v1/watch: a stream of messages that ends when the caller
-// goes, the node stops, or the caller does not take what it is sent. Every write
-// is bounded by the connection (see conn).
+// goes, the node stops, or the caller does not take what it is sent.
 func (s *Server) getWatch(c *call) error {
 	q, err := c.watchQuery()
 	if err != nil {
@@ -51,13 +48,12 @@ func (s *Server) getWatch(c *call) error {
 		return muster.Errorf(muster.CodeRateLimited, "%s has %d streams open on this node, which is as many as an address may have", from, s.cfg.StreamsPerAddress).
 			WithHint("one stream can carry many services; close some, or ask for a higher --max-streams-per-address").WithRetryAfter(streamRetry)
 	}
-	defer s.streams.leave(from)
-	ctx := c.r.Context()
-	stream, err := s.watches.Subscribe(ctx, q)
+	leave := func() { s.streams.leave(from) }
+	stream, err := s.watches.Subscribe(c.r.Context(), q)
 	if err != nil {
+		leave()
 		return err
 	}
-	defer stream.Close()
 	c.waited = true
 	h := c.w.Header()
 	h[headerType] = typeSSE
@@ -65,32 +61,14 @@ func (s *Server) getWatch(c *call) error {
 		h[headerType] = typeNDJSON
 	}
 	h["X-Accel-Buffering"] = noBuffering
-	c.status = http.StatusOK
-	c.w.WriteHeader(http.StatusOK)
 	if c.r.Method == http.MethodHead {
-		return nil
+		stream.Close()
+		leave()
+		return c.empty(http.StatusOK)
 	}
-	s.feed(c, stream)
+	c.status = http.StatusOK
+	s.startFeed(c, stream, leave)
 	return nil
-}
-
-// feed writes what the stream has to tell until it ends. Its own end of the
-// connection is how the caller learns of an error here: he comes back with his
-// cursor, and is then told.
-func (s *Server) feed(c *call, stream Stream) {
-	ctx := c.r.Context()
-	out := http.NewResponseController(c.w)
-	for err := out.Flush(); err == nil; err = out.Flush() {
-		if err = stream.Wait(ctx); err != nil {
-			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
-				s.log.Debug("stream ended", "request_id", c.id, "err", err)
-			}
-			return
-		}
-		if _, err = stream.WriteTo(c.w); err != nil {
-			return
-		}
-	}
 }
 
 // watchQuery reads what to watch, from where, and in which form.
