@@ -275,6 +275,56 @@ func randomWrite() (method, path, body string) {
 	return "PUT", fmt.Sprintf("/v1/services/%s/instances/i%d?timeout=1s", service, rand.IntN(8)), fmt.Sprintf(`{"address":"10.0.0.6","port":%d,"ttl":"none"}`, 1+rand.IntN(60_000))
 }
 
+// TestRestoreWakesPolls: a restore raises every index, so that whoever waits is
+// told of what is there now.
+func TestRestoreWakesPolls(t *testing.T) {
+	c := clustertest.Start(t, 3)
+	m := c.Followers(c.Leader())[0]
+	m.MustDo("PUT", "/v1/services/web/instances/before", body, 201)
+	backup := backupOf(t, c.Leader())
+	m.MustDo("PUT", "/v1/services/web/instances/after", body, 201)
+	m.MustDo("PUT", "/v1/services/new/instances/after", body, 201)
+	type answer struct {
+		status int
+		index  uint64
+		text   string
+	}
+	answers := map[string]chan answer{}
+	for _, path := range []string{"/v1/services/web", "/v1/services/new", "/v1/services", "/v1/services/web/instances/after"} {
+		resp, _, err := m.Request("GET", path, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan answer, 1)
+		answers[path] = got
+		go func() {
+			resp, text, err := m.Request("GET", path+"?wait=10m&index="+resp.Header.Get("Muster-Index"), "", nil)
+			if err != nil {
+				text, resp = err.Error(), &http.Response{}
+			}
+			index, _ := strconv.ParseUint(resp.Header.Get("Muster-Index"), 10, 64)
+			got <- answer{resp.StatusCode, index, text}
+		}()
+	}
+	c.Wait("the polls to wait", func() bool { return metric(t, m, "muster_httpapi_waiting_polls") == 4 })
+	restore(t, c, backup)
+	for path, want := range map[string]struct {
+		status       int
+		holds, lacks string
+	}{
+		"/v1/services/web":                 {200, `"id":"before"`, `"id":"after"`},
+		"/v1/services/new":                 {404, "unknown_service", "after"},
+		"/v1/services":                     {200, `"service":"web"`, `"service":"new"`},
+		"/v1/services/web/instances/after": {404, "unknown_instance", "10.0.0.5"},
+	} {
+		got := <-answers[path]
+		if epoch, _ := muster.SplitIndex(got.index); got.status != want.status || epoch != 1 || !strings.Contains(got.text, want.holds) || strings.Contains(got.text, want.lacks) {
+			t.Errorf("%s: answered %d at %d: %s", path, got.status, got.index, got.text)
+		}
+	}
+	c.CheckEqualStates()
+}
+
 // TestWatchersOfOthersSleep: what is done to B is no concern of those who watch A.
 func TestWatchersOfOthersSleep(t *testing.T) {
 	c := clustertest.Start(t, 1)

@@ -78,6 +78,9 @@ func (s *memoryStream) Wait(ctx context.Context) error {
 	}
 	select {
 	case text, ok := <-s.more:
+		if text == "panic" {
+			panic("the stream broke")
+		}
 		if !ok {
 			return io.EOF
 		}

@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -57,6 +58,33 @@ func TestShutdownCutsOff(t *testing.T) {
 	}
 	if took := time.Since(start); took < 100*time.Millisecond || took > 3*time.Second {
 		t.Errorf("stopped after %s", took)
+	}
+}
+
+// TestShutdownCutsOffStreams: a stream that nobody ends, and one that nobody
+// reads, are cut off too.
+func TestShutdownCutsOffStreams(t *testing.T) {
+	f := newFixture(t, func(c *httpapi.Config, _ *httpapi.Deps) { c.Drain = 100 * time.Millisecond })
+	f.registry.streams = make(chan string)
+	stop := f.run(t)
+	conn := dial(t, f)
+	fmt.Fprint(conn, "GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	// More than any socket buffer holds: it is taken from the channel, and stuck.
+	f.registry.streams <- strings.Repeat("x", 64<<20)
+	waiting := openWatch(t, f.addr, "/v1/watch")
+	f.await(t, "muster_httpapi_in_flight_requests", func(n float64) bool { return n == 2 })
+	start := time.Now()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took < 100*time.Millisecond || took > 5*time.Second {
+		t.Errorf("stopped after %s", took)
+	}
+	if got := f.registry.closedStreams(); got != 2 {
+		t.Errorf("%d of 2 streams were closed", got)
+	}
+	if _, err := io.Copy(io.Discard, waiting.Body); err != nil {
+		t.Errorf("the end of a stream: %v", err)
 	}
 }
 

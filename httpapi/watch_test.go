@@ -70,6 +70,26 @@ func TestWatchFlows(t *testing.T) {
 	}
 }
 
+// TestWatchPanics: a defect of one stream is the end of that stream, and of nothing
+// else.
+func TestWatchPanics(t *testing.T) {
+	f := newFixture(t, nil)
+	f.registry.streams = make(chan string)
+	f.run(t)
+	resp := openWatch(t, f.addr, "/v1/watch")
+	f.registry.streams <- "panic"
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Errorf("the end of the stream: %v", err)
+	}
+	f.await(t, "muster_httpapi_in_flight_requests", func(n float64) bool { return n == 0 })
+	if _, page := do(t, f, "GET", "/metrics", ""); !strings.Contains(page, "muster_httpapi_panics_total 1\n") {
+		t.Error("the panic was not counted")
+	}
+	if f.registry.closedStreams() != 1 {
+		t.Error("the stream was not closed")
+	}
+}
+
 // openWatch opens a stream, for at most 30 s.
 func openWatch(t *testing.T, addr, path string) *http.Response {
 	t.Helper()
