@@ -207,6 +207,9 @@ func (c *Check) normalizeHTTP() error {
 	if c.Path[0] != '/' || len(c.Path) > 1024 || !printable(c.Path) || strings.ContainsAny(c.Path, " #") {
 		return fmt.Errorf("path %q is not a path that starts with / (at most 1024 bytes, no spaces, no fragment)", clip(c.Path))
 	}
+	if c.Method == http.MethodHead && c.Contains != "" {
+		return fmt.Errorf("contains goes not with method HEAD, whose answer has no body")
+	}
 	if len(c.Contains) > 256 || !printable(c.Contains) {
 		return fmt.Errorf("contains is longer than 256 bytes or holds control characters")
 	}

@@ -57,6 +57,16 @@ func (s *Supervisor) leave(address string, g *gate, now time.Time) {
 	}
 }
 
+// sweepGates forgets the gates whose turns were given to probes that were never
+// made.
+func (s *Supervisor) sweepGates(now time.Time) {
+	for address, g := range s.gates {
+		if g.running == 0 && len(g.waiting) == 0 && !g.next.After(now) {
+			delete(s.gates, address)
+		}
+	}
+}
+
 // admission lets a probe of a host name through to the address that the name
 // turned out to have, or not: many names may lead to one address. The address is
 // left when the probe ends.

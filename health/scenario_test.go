@@ -96,10 +96,41 @@ func TestFailsFromUnknown(t *testing.T) {
 	scenario(t, func(t *testing.T, r *rig) {
 		r.see(nil, "db", true)
 		r.register(needs("w1"))
-		time.Sleep(9 * time.Second)
+		time.Sleep(4500 * time.Millisecond) // at most two probes of each node
 		r.expect("")
-		time.Sleep(3 * time.Second)
+		time.Sleep(8 * time.Second)
 		r.expect("w1 down db:down(dependency)")
+	})
+}
+
+// TestEvenStart: checks that begin at the same moment are made soon, and are then
+// spread over their interval.
+func TestEvenStart(t *testing.T) {
+	scenario(t, func(t *testing.T, r *rig) {
+		const count, parts = 1500, 25 // of 200 ms
+		for n := range count {
+			r.register(needs(fmt.Sprintf("w%d", n)))
+		}
+		time.Sleep(1500 * time.Millisecond)
+		if got := strings.Count(r.transcript(), " up "); got != count {
+			t.Errorf("%d of %d are up after a second and a half", got, count)
+		}
+		time.Sleep(8500 * time.Millisecond)
+		probes := func() (n float64) {
+			for _, node := range r.nodes {
+				n += node.metric("muster_health_probes_total", "")
+			}
+			return n
+		}
+		last := probes()
+		for part := range parts {
+			time.Sleep(200 * time.Millisecond)
+			now := probes()
+			if got, mean := now-last, 2*count/float64(parts); got < mean*0.6 || got > mean*1.5 {
+				t.Errorf("part %d: %v probes, the mean is %v", part, got, mean)
+			}
+			last = now
+		}
 	})
 }
 
@@ -269,7 +300,7 @@ func TestNewLife(t *testing.T) {
 		time.Sleep(13 * time.Second)
 		r.expect("w1 down db:down(dependency)")
 		r.register(needs("w1"))
-		time.Sleep(8 * time.Second)
+		time.Sleep(4500 * time.Millisecond) // at most two probes of each node
 		r.expect("")
 		if got := r.status(i).Status; got != muster.StatusUnknown {
 			t.Errorf("in its new life it is %s", got)
@@ -303,10 +334,9 @@ func TestWorstCounts(t *testing.T) {
 			{Name: "db", Type: muster.CheckService, Service: "db"},
 			{Name: "q", Type: muster.CheckService, Service: "queue", Fall: 1, Rise: 2},
 		}})
-		time.Sleep(time.Second)
-		time.Sleep(6 * time.Second)
-		got := r.transcript()
-		if !strings.Contains(got, "w1 unknown db:up") || !strings.HasSuffix(got, "w1 up q:up") {
+		time.Sleep(7 * time.Second)
+		got := words(r.transcript())
+		if got != "w1 unknown db:up\nw1 up q:up" && got != "w1 unknown q:up\nw1 up db:up" {
 			t.Errorf("got\n%s", got)
 		}
 		r.see(nil, "queue", true)

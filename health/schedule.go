@@ -52,9 +52,15 @@ const idle = time.Minute
 func (s *Supervisor) probeLoop(ctx context.Context) {
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
+	swept := time.Now()
 	for ctx.Err() == nil {
+		now := time.Now()
 		s.mu.Lock()
-		wait := s.dispatch(ctx, time.Now())
+		wait := s.dispatch(ctx, now)
+		if now.Sub(swept) >= idle {
+			swept = now
+			s.sweepGates(now)
+		}
 		s.mu.Unlock()
 		timer.Reset(wait)
 		select {
@@ -159,7 +165,13 @@ func (s *Supervisor) finish(p *probe, r *Result, now time.Time) {
 		return
 	}
 	s.take(p, r)
-	interval := float64(p.check().Interval) * (1 - jitter*rand.Float64())
+	interval := float64(p.check().Interval)
+	if p.first { // made early, with all that began then: from here on spread evenly
+		p.first = false
+		interval *= rand.Float64()
+	} else {
+		interval *= 1 - jitter*rand.Float64()
+	}
 	if p.at = p.at.Add(time.Duration(interval)); p.at.Before(now) {
 		p.at = now
 	}

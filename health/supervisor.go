@@ -62,6 +62,7 @@ type probe struct {
 
 	at      time.Time // of the next run
 	turn    bool      // the gate has given a turn, at that time
+	first   bool      // no probe has been made yet
 	running bool
 	gone    bool // owned no more
 	slot    int  // in the schedule; -1: not in it
@@ -197,7 +198,7 @@ func (s *Supervisor) own(t *target, now time.Time) {
 		switch p := t.probes[place]; {
 		case mine && p == nil:
 			c := &t.inst.Checks[place]
-			p = &probe{t: t, place: place, slot: -1, machine: NewMachine(c, c.Status)}
+			p = &probe{t: t, place: place, slot: -1, machine: NewMachine(c, c.Status), first: true}
 			t.probes[place] = p
 			s.metrics.owned.Inc()
 			p.at = now.Add(phase(c, hash, self == first))
@@ -229,8 +230,8 @@ func phase(c *muster.Check, hash uint64, first bool) time.Duration {
 // adopt takes over the set of probers of a session. It reports whether opinions
 // are to be sent again.
 func (s *Supervisor) adopt(r *receipt, now time.Time) bool {
-	if r.term == s.term && r.version == s.version {
-		return false
+	if r.term < s.term || r.term == s.term && r.version == s.version {
+		return false // of a leader of the past, or known
 	}
 	s.term, s.version = r.term, r.version
 	s.set = newProbers(r.probers)

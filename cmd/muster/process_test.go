@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -56,10 +57,12 @@ func freePorts(n int) ([]string, error) {
 type process struct {
 	t    testing.TB
 	args []string
-	url  string
-	cmd  *exec.Cmd
-	log  *syncBuffer
-	done chan struct{} // closed when the process has ended
+	// within is a command that the process is started by, if any.
+	within []string
+	url    string
+	cmd    *exec.Cmd
+	log    *syncBuffer
+	done   chan struct{} // closed when the process has ended
 }
 
 type syncBuffer struct {
@@ -127,7 +130,8 @@ func (p *process) start() {
 	if p.log == nil {
 		p.log = &syncBuffer{}
 	}
-	p.cmd = exec.Command(exe, p.args...)
+	line := slices.Concat(p.within, []string{exe}, p.args)
+	p.cmd = exec.Command(line[0], line[1:]...)
 	p.cmd.Env = append(os.Environ(), actAsMuster+"=1")
 	p.cmd.Stderr, p.cmd.Stdout = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
