@@ -12,7 +12,8 @@ import (
 	"github.com/muster-registry/muster/problem"
 )
 
-// writeTimeout is how long a client may take to accept a piece of an answer.
+// writeTimeout is how long a client may take to accept a piece of an answer, or up
+// to a tenth less.
 const (
 	writeTimeout = 10 * time.Second
 	writePiece   = 256 << 10
@@ -48,6 +49,8 @@ type conn struct {
 	// handled says that a handler answers: what is written is then its own, however
 	// it begins. Touched by whoever writes.
 	handled bool
+	// bounded is when the write deadline was set. Only one goroutine writes.
+	bounded time.Time
 }
 
 // Read reads, and watches the head of the request.
@@ -61,6 +64,9 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) Write(b []byte) (int, error) {
 	if !c.handled {
 		if own := c.translate(b); own != nil {
+			if err := c.bound(); err != nil {
+				return 0, err
+			}
 			if _, err := c.Conn.Write(own); err != nil {
 				return 0, err
 			}
@@ -69,7 +75,7 @@ func (c *conn) Write(b []byte) (int, error) {
 	}
 	for done := 0; ; {
 		piece := b[done:min(len(b), done+writePiece)]
-		if err := c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		if err := c.bound(); err != nil {
 			return done, err
 		}
 		n, err := c.Conn.Write(piece)
@@ -78,6 +84,25 @@ func (c *conn) Write(b []byte) (int, error) {
 		}
 	}
 }
+
+// bound sees to it that the next write has a deadline. One that was set within the
+// last second is left, because setting it has its price.
+func (c *conn) bound() error {
+	now := time.Now()
+	if now.Sub(c.bounded) < writeTimeout/10 {
+		return nil
+	}
+	c.bounded = now
+	return c.Conn.SetWriteDeadline(now.Add(writeTimeout))
+}
+
+// SetWriteDeadline does nothing: net/http would take the deadline off after every
+// request, and nobody else but bound sets one.
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+
+// SetDeadline sets that of reads, for the same reason: net/http takes both off a
+// connection that it gives away.
+func (c *conn) SetDeadline(t time.Time) error { return c.Conn.SetReadDeadline(t) }
 
 // CloseWrite lets net/http end an answer to a client that is still sending.
 func (c *conn) CloseWrite() error {

@@ -1,10 +1,12 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -146,5 +148,42 @@ func TestStuckReader(t *testing.T) {
 	f.await(t, "muster_httpapi_in_flight_requests", func(n float64) bool { return n == 0 && time.Since(start) > time.Second })
 	if took := time.Since(start); took < 9*time.Second {
 		t.Errorf("dropped after %s already", took)
+	}
+}
+
+// TestIdleConnection: a connection that was idle for longer than a write may take is
+// still answered, also where net/http does so by itself.
+func TestIdleConnection(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes the write deadline")
+	}
+	t.Parallel()
+	f := newFixture(t, nil)
+	f.run(t)
+	for _, next := range []string{"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /livez HTTP/9.9\r\n\r\n"} {
+		t.Run(clipped(next), func(t *testing.T) {
+			t.Parallel()
+			conn := dial(t, f)
+			if err := conn.SetDeadline(time.Now().Add(40 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			r := bufio.NewReader(conn)
+			ask := func(request string) *http.Response {
+				t.Helper()
+				fmt.Fprint(conn, request)
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatalf("%q: %v", request, err)
+				}
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					t.Fatal(err)
+				}
+				return resp
+			}
+			ask("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			idle := time.NewTimer(11 * time.Second)
+			<-idle.C
+			ask(next)
+		})
 	}
 }
