@@ -8,18 +8,21 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/balancer"
 )
 
 // Client speaks to a registry. It is safe for concurrent use; a process needs one.
 type Client struct {
-	cfg    Config
-	nodes  *nodes
-	http   *http.Client
-	own    *http.Transport // nil where the Config brought one
-	budget budget
-	seen   seen
-	keeper *keeper
-	feeds  feeds
+	cfg      Config
+	nodes    *nodes
+	http     *http.Client
+	own      *http.Transport // nil where the Config brought one
+	budget   budget
+	seen     seen
+	keeper   *keeper
+	feeds    feeds
+	calls    *caller
+	balancer *balancer.Balancer
 
 	mu      sync.Mutex
 	closed  bool                          // guarded by mu
@@ -29,14 +32,19 @@ type Client struct {
 }
 
 // New makes a Client. It starts nothing and speaks to nobody: goroutines begin with
-// the first session or watch and end with the last. The error is a *muster.Error.
+// the first session or watch and end with the last. The error is a *muster.Error,
+// or that of a registerer that refuses the metrics.
 func New(cfg Config) (*Client, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	c := &Client{cfg: cfg, nodes: newNodes(cfg.Addrs, cfg.Logger), cancels: map[uint64]context.CancelFunc{}}
-	c.keeper = newKeeper(c)
+	var err error
+	if c.balancer, err = balancer.New(balancer.Config{Logger: cfg.Logger, Registerer: cfg.Registerer}); err != nil {
+		return nil, err
+	}
+	c.keeper, c.calls = newKeeper(c), newCaller(c)
 	transport := cfg.Transport
 	if transport == nil {
 		c.own = newTransport(cfg.AttemptTimeout)
@@ -64,8 +72,9 @@ func newTransport(dial time.Duration) *http.Transport {
 	}
 }
 
-// Close ends all sessions (drained and deregistered as they were told to), and returns when their goroutines have. It may be called
-// again.
+// Close ends all sessions (drained and deregistered as they were told to) and
+// watches, and returns when their goroutines have. Calls by name are refused from
+// then on. It may be called again.
 func (c *Client) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -73,6 +82,7 @@ func (c *Client) Close() {
 		cancel()
 	}
 	c.mu.Unlock()
+	c.calls.close()
 	c.running.Wait()
 	if c.own != nil {
 		c.own.CloseIdleConnections()

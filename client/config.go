@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/muster-registry/muster"
 )
 
@@ -17,6 +19,7 @@ const (
 	DefaultTimeout        = 10 * time.Second
 	DefaultStopTimeout    = 5 * time.Second
 	DefaultHoldExpired    = time.Minute
+	DefaultCallAttempts   = 3
 )
 
 // Config is what a Client is made from. Only Addrs is needed.
@@ -27,6 +30,8 @@ type Config struct {
 	Addrs []string
 	// Namespace is that of calls which name none; "" is muster.DefaultNamespace.
 	Namespace string
+	// Zone is where this process runs; picks prefer it. "" prefers none.
+	Zone string
 	// AttemptTimeout is how long one node may take to answer before the next is
 	// asked, 100ms to 1m; 0 is DefaultAttemptTimeout.
 	AttemptTimeout time.Duration
@@ -46,9 +51,13 @@ type Config struct {
 	// Transport carries the requests to the nodes; nil is one of the client's own,
 	// whose idle connections Close closes. Give one for TLS with a CA of yours.
 	Transport http.RoundTripper
+	// Calls are the calls to services by name, see HTTPClient.
+	Calls Calls
 	// Logger is told of nodes that fail and come back, and of sessions that are lost;
 	// nil discards.
 	Logger *slog.Logger
+	// Registerer takes the metrics of the balancer; nil for none.
+	Registerer prometheus.Registerer
 }
 
 // withDefaults fills in what is not given.
@@ -62,6 +71,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Timeout, DefaultTimeout)
 	set(&c.StopTimeout, DefaultStopTimeout)
 	set(&c.HoldExpired, DefaultHoldExpired)
+	if c.Calls.Attempts == 0 {
+		c.Calls.Attempts = DefaultCallAttempts
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -100,7 +112,7 @@ func (c *Config) check() error {
 			return badConfig("%s %s is not between %s and %s", b.name, b.d, b.low, b.high)
 		}
 	}
-	return nil
+	return c.Calls.check()
 }
 
 // baseURL reads the address of a node.

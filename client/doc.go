@@ -1,11 +1,12 @@
 // Package client is the Go SDK of a Muster registry: typed calls for every route,
-// made of whichever node answers, sessions that keep instances registered, and
-// watches that keep services in memory.
+// made of whichever node answers, sessions that keep instances registered, watches
+// that keep services in memory, and an HTTP client that calls services by name.
 //
 //	c, err := client.New(client.Config{Addrs: []string{"10.0.1.1:7400", "10.0.1.2:7400", "10.0.1.3:7400"}})
 //	s, err := c.Register(ctx, muster.Instance{Service: "web", ID: "web-1", Address: "10.0.0.5", Port: 8080})
 //	w, err := c.Watch(ctx, "api")
-//	v, err := w.Await(ctx) // and w.View() from then on
+//	v, err := w.Await(ctx) // and w.View() from then on, or w.Pick
+//	resp, err := c.HTTPClient().Get("http://api/users")
 //	defer c.Close()        // deregisters
 //
 // # Nodes
@@ -39,9 +40,20 @@
 //	long polls instead of a stream 1 min, 15 s each
 //	last instances, all expired    shown 1 min more, Config.HoldExpired; unexplained emptiness: until explained
 //	views on disk                  off      Config.SnapshotDir; a view once a second at most, mode 0600
+//	call by name                   at most 3 times, Calls.Attempts; what never reached an instance again at once
+//	pause before it is repeated    0–25 ms, doubling to 0–1 s (full jitter); Retry-After of a lone instance
+//	budget of its repetitions      10 % of the calls of a service, 1/s, at most 100 saved; what was not sent is free
+//	one instance's time to answer  not limited, Calls.AttemptTimeout
+//	second call beside a slow one  off, Calls.Hedge
+//	circuit breaker, strategy      the service's settings (muster.Settings); 5 failures in a row or 33 %
+//	service called by name         watched until 10 min after its last call; 1,000 of them
 //	longest answer                 256 MiB
 //
-// It is not for building a registry.
+// It is not for building a registry, and not a proxy: a call by name goes straight
+// to the instance.
+//
+// What a client learns of instances (in flight, latency, failures) is its own and is
+// not told to the registry; ReportOutcomes does that.
 //
 // Concurrency: a Client, its Sessions and its Watches are safe for concurrent use.
 // New starts nothing; goroutines begin with the first session or watch and end with

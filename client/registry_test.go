@@ -17,19 +17,20 @@ import (
 // registry is a small registry in memory, as its clients see it: instances with
 // leases, tombstones, views, a stream. Its nodes share it.
 type registry struct {
-	mu      sync.Mutex
-	cluster string
-	index   uint64
-	stored  map[muster.InstanceKey]*stored
-	tombs   map[muster.InstanceKey]uint64 // incarnations that were deregistered
-	empty   map[muster.ServiceKey]muster.EmptyReason
-	touched map[muster.ServiceKey]uint64
-	events  []*muster.Event
-	changed chan struct{}
-	noWatch bool // GET /v1/watch is refused
-	stale   int64
-	batches []int // sizes of the heartbeat batches taken
-	seen    []string
+	mu       sync.Mutex
+	cluster  string
+	index    uint64
+	stored   map[muster.InstanceKey]*stored
+	tombs    map[muster.InstanceKey]uint64 // incarnations that were deregistered
+	empty    map[muster.ServiceKey]muster.EmptyReason
+	settings map[muster.ServiceKey]*muster.Settings
+	touched  map[muster.ServiceKey]uint64
+	events   []*muster.Event
+	changed  chan struct{}
+	noWatch  bool // GET /v1/watch is refused
+	stale    int64
+	batches  []int // sizes of the heartbeat batches taken
+	seen     []string
 }
 
 type stored struct {
@@ -50,6 +51,7 @@ func (r *registry) forget(cluster string) {
 	r.cluster, r.index, r.events = cluster, 10, nil
 	r.stored, r.tombs = map[muster.InstanceKey]*stored{}, map[muster.InstanceKey]uint64{}
 	r.empty, r.touched = map[muster.ServiceKey]muster.EmptyReason{}, map[muster.ServiceKey]uint64{}
+	r.settings = map[muster.ServiceKey]*muster.Settings{}
 	r.wake()
 }
 
@@ -134,6 +136,17 @@ func (r *registry) drop(service, id string, t muster.EventType, why muster.Empty
 	r.remove(muster.InstanceKey{Namespace: muster.DefaultNamespace, Service: service, ID: id}, t, why)
 }
 
+// configure gives a service settings, or takes them away.
+func (r *registry) configure(service string, s *muster.Settings) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := muster.ServiceKey{Namespace: muster.DefaultNamespace, Service: service}
+	r.index++
+	r.settings[k], r.touched[k] = s, r.index
+	r.events = append(r.events, &muster.Event{Index: r.index, Type: muster.EventSettings, Namespace: k.Namespace, Service: service, Settings: s})
+	r.wake()
+}
+
 // find returns what is stored, nil where nothing is.
 func (r *registry) find(service, id string) *muster.Instance {
 	r.mu.Lock()
@@ -148,7 +161,7 @@ func (r *registry) find(service, id string) *muster.Instance {
 }
 
 func (r *registry) view(k muster.ServiceKey) (*muster.View, bool) {
-	v := &muster.View{Namespace: k.Namespace, Service: k.Service, Index: r.touched[k], Instances: []*muster.Instance{}, EmptyReason: r.empty[k]}
+	v := &muster.View{Namespace: k.Namespace, Service: k.Service, Index: r.touched[k], Instances: []*muster.Instance{}, EmptyReason: r.empty[k], Settings: r.settings[k]}
 	for ik, s := range r.stored {
 		if ik.Namespace == k.Namespace && ik.Service == k.Service {
 			c := s.instance

@@ -111,11 +111,7 @@ func TestWatchSettings(t *testing.T) {
 		s := muster.DefaultSettings()
 		s.Strategy = muster.StrategyRandom
 		for _, want := range []*muster.Settings{&s, nil} {
-			r.mu.Lock()
-			r.index++
-			r.events = append(r.events, &muster.Event{Index: r.index, Type: muster.EventSettings, Namespace: "default", Service: "web", Settings: want})
-			r.wake()
-			r.mu.Unlock()
+			r.configure("web", want)
 			synctest.Wait()
 			v := web.View()
 			if (v.Settings == nil) != (want == nil) || want != nil && *v.Settings != *want || ids(v) != "a" {
