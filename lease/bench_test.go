@@ -154,7 +154,7 @@ func BenchmarkTakeOver(b *testing.B) {
 		b.StartTimer()
 		g := newGathering([]answered{{Shadow: shadow, at: time.Minute}, {Shadow: shadow, at: time.Minute}, {Shadow: shadow, at: time.Minute, self: true}}, 3, time.Minute)
 		g.merge(l)
-		t.TakeOver(1, g.outage, time.Minute, time.Minute, func(id muster.LeaseID, own time.Duration) time.Duration {
+		t.TakeOver(g.outage, time.Minute, time.Minute, func(id muster.LeaseID, own time.Duration) time.Duration {
 			return g.heard(l.records[id], own)
 		})
 		g.settle(l)

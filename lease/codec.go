@@ -27,9 +27,8 @@ var errWire = errors.New("lease: malformed message")
 // renewMsg tells a voter who was heard from.
 type renewMsg struct {
 	term uint64
-	// outage is how long leases could not be renewed before the term's session;
-	// known only once the shadows have been gathered.
-	outage      time.Duration
+	// outage is known only once the shadows have been gathered.
+	outage      Outage
 	outageKnown bool
 	ids         []muster.LeaseID
 }
@@ -37,7 +36,8 @@ type renewMsg struct {
 func (m *renewMsg) append(b []byte) []byte {
 	b = appendVarint(b, 1, m.term)
 	if m.outageKnown {
-		b = appendVarint(b, 2, uint64(max(0, m.outage)))
+		b = appendVarint(b, 2, uint64(max(0, m.outage.Last)))
+		b = appendVarint(b, 4, uint64(max(0, m.outage.Total)))
 	}
 	return appendIDs(b, 3, m.ids)
 }
@@ -48,10 +48,12 @@ func (m *renewMsg) parse(b []byte) error {
 		case 1:
 			m.term = v
 		case 2:
-			m.outage, err = span(v)
+			m.outage.Last, err = span(v)
 			m.outageKnown = true
 		case 3:
 			m.ids, err = parseIDs(m.ids, raw)
+		case 4:
+			m.outage.Total, err = span(v)
 		}
 		return err
 	})
@@ -120,8 +122,11 @@ func (m *gatherAck) append(b []byte) []byte {
 	b = appendVarint(b, 1, flag(m.ok))
 	b = appendVarint(b, 2, uint64(s.Age))
 	b = appendVarint(b, 3, uint64(s.AckAge))
-	b = appendVarint(b, 4, uint64(s.Stalled))
+	b = appendVarint(b, 4, uint64(s.told.stalled))
 	b = appendVarint(b, 7, s.Applied)
+	if s.told.any {
+		b = appendVarint(b, 8, uint64(s.told.total))
+	}
 	b = appendIDs(b, 5, s.IDs)
 	packed := make([]byte, 0, 3*len(s.Ages))
 	for _, age := range s.Ages {
@@ -142,7 +147,7 @@ func (m *gatherAck) parse(b []byte) error {
 		case 3:
 			s.AckAge, err = span(v)
 		case 4:
-			s.Stalled, err = span(v)
+			s.told.stalled, err = span(v)
 		case 5:
 			s.IDs, err = parseIDs(s.IDs, raw)
 		case 6:
@@ -153,6 +158,9 @@ func (m *gatherAck) parse(b []byte) error {
 			})
 		case 7:
 			s.Applied = v
+		case 8:
+			s.told.total, err = span(v)
+			s.told.any = true
 		}
 		return err
 	})

@@ -23,6 +23,7 @@ type flight struct {
 	deadlines []time.Duration // of recs, where they ran out
 	timers    []*timer
 	retryAt   time.Duration
+	open      bool          // it was proposed before, and that may be applied yet
 	done      chan struct{} // closed once its outcome is known
 	finished  bool
 }
@@ -214,15 +215,21 @@ func notApplied(err error) bool {
 // registered again. It reports whether the outcome is known; if not, the leases
 // stay in flight and the decision is proposed again: entries of one leader apply
 // in the order of its proposals, so once the second is applied, the first is too
-// or never will be.
+// or never will be. That the second was refused says nothing of the first, which
+// may lie before a disk that hangs: a lease let out of the flight then could be
+// renewed, and be ended by the first all the same.
 func (l *ledger) settle(f *flight, err error, now time.Duration) bool {
-	if err != nil && !notApplied(err) {
+	switch {
+	case err == nil:
+	case notApplied(err):
+		l.notBefore = now + retryAfter
+	default:
+		f.open = true
+	}
+	if err != nil && f.open {
 		f.retryAt = now + retryAfter
 		l.unsettled = append(l.unsettled, f)
 		return false
-	}
-	if err != nil {
-		l.notBefore = now + retryAfter
 	}
 	var held []heldRecord
 	for _, rec := range f.recs {

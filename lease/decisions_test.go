@@ -24,12 +24,14 @@ func TestRenewalMeetsExpiry(t *testing.T) {
 		want     lease.Standing
 		err      error
 	}{
-		"removed":               {[]outcome{removed}, lease.BeatUnknown, nil},
-		"skipped":               {[]outcome{skipped}, lease.BeatRenewed, nil},
-		"refused":               {[]outcome{fixed(refuse)}, lease.BeatRenewed, nil},
-		"unknown, then removed": {[]outcome{fixed(unknown), removed}, lease.BeatUnknown, nil},
-		"unknown, then skipped": {[]outcome{fixed(unknown), skipped}, lease.BeatRenewed, nil},
-		"leadership lost":       {nil, 0, muster.CodeNoLeader},
+		"removed":                        {[]outcome{removed}, lease.BeatUnknown, nil},
+		"skipped":                        {[]outcome{skipped}, lease.BeatRenewed, nil},
+		"refused":                        {[]outcome{fixed(refuse)}, lease.BeatRenewed, nil},
+		"unknown, then removed":          {[]outcome{fixed(unknown), removed}, lease.BeatUnknown, nil},
+		"unknown, then skipped":          {[]outcome{fixed(unknown), skipped}, lease.BeatRenewed, nil},
+		"unknown, refused, then removed": {[]outcome{fixed(unknown), fixed(refuse), removed}, lease.BeatUnknown, nil},
+		"unknown, refused, then skipped": {[]outcome{fixed(unknown), fixed(refuse), skipped}, lease.BeatRenewed, nil},
+		"leadership lost":                {nil, 0, muster.CodeNoLeader},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rigged(t, 1, 2*time.Second, func(r *rig) {

@@ -21,6 +21,8 @@ type answered struct {
 	Shadow
 	at   time.Duration
 	self bool
+	// missing is how much of the outages is not out of its ages yet.
+	missing time.Duration
 }
 
 // gather brings together what a majority of the voters have heard, so that leases
@@ -39,15 +41,15 @@ func (s *session) gather() {
 	g := newGathering(answers, len(s.k.raft.Voters()), now)
 	s.k.mu.Lock()
 	g.merge(s.led)
-	s.k.table.TakeOver(s.term, g.outage, asOf, now, func(id muster.LeaseID, own time.Duration) time.Duration {
+	s.k.table.TakeOver(g.outage, asOf, now, func(id muster.LeaseID, own time.Duration) time.Duration {
 		return g.heard(s.led.records[id], own)
 	})
 	kept, full := g.settle(s.led)
-	s.outage, s.gathered = g.outage, true
+	s.outage, s.gathered, s.lastDone = g.outage, true, now
 	s.led.armAll(now)
 	s.k.mu.Unlock()
-	s.k.metrics.gathered(kept, full, now-began, g.outage)
-	s.k.logger.Info("leases taken over", "term", s.term, "shadows", len(answers), "kept", kept, "full_ttl", full, "outage", g.outage)
+	s.k.metrics.gathered(kept, full, now-began, g.outage.Last)
+	s.k.logger.Info("leases taken over", "term", s.term, "shadows", len(answers), "kept", kept, "full_ttl", full, "outage", g.outage.Last)
 }
 
 // collect asks all voters until those that count for every TTL are a majority,
@@ -77,7 +79,7 @@ func (s *session) collect(ctx context.Context) (all []answered, asOf time.Durati
 			s.wg.Go(func() { s.askShadow(ctx, v, parts, got) })
 		}
 	}
-	for ; open > 0 && !covers(all, len(voters), longest); open-- {
+	for ; open > 0 && !covers(all, len(voters), longest, s.k.now()); open-- {
 		select {
 		case a := <-got:
 			all = append(all, a)
@@ -128,23 +130,22 @@ func (a *answered) join(s Shadow, at time.Duration, first bool) {
 	}
 	a.Age = min(a.Age, max(0, s.Age-later))
 	a.AckAge = min(a.AckAge, max(0, s.AckAge-later))
-	a.Stalled = min(a.Stalled, s.Stalled)
+	a.told.stalled = min(a.told.stalled, s.told.stalled)
 	a.Applied = min(a.Applied, s.Applied)
 	a.IDs, a.Ages = append(a.IDs, s.IDs...), append(a.Ages, s.Ages...)
 }
+
+// ackAge is how long before now the table last acknowledged a Renew.
+func (a *answered) ackAge(now time.Duration) time.Duration { return max(0, now-a.at+a.AckAge) }
 
 // counts reports whether a table of that age counts for a lease of that TTL: it
 // has heard of every renewal that still matters.
 func counts(age, ttl time.Duration) bool { return age >= ttl+slack(ttl) }
 
-func covers(all []answered, voters int, longest time.Duration) bool {
-	n := 0
-	for i := range all {
-		if counts(all[i].Age, longest) {
-			n++
-		}
-	}
-	return n > voters/2
+// covers reports whether those that count for all leases are a majority.
+func covers(all []answered, voters int, longest, now time.Duration) bool {
+	g := newGathering(all, voters, now)
+	return g.counting(longest) >= g.need
 }
 
 // gathering is what a new leader makes of the shadows it got.
@@ -152,38 +153,20 @@ type gathering struct {
 	now     time.Duration
 	answers []answered // the oldest tables first
 	need    int        // a majority
-	voters  int
-	outage  time.Duration
-	credits [][]time.Duration // [tables that count][table]: what to add
+	outage  Outage
 }
 
 func newGathering(answers []answered, voters int, now time.Duration) *gathering {
-	g := &gathering{now: now, answers: answers, voters: voters, need: voters/2 + 1}
-	slices.SortFunc(g.answers, func(a, b answered) int { return cmp.Compare(b.Age, a.Age) })
-	for n := range len(answers) + 1 {
-		credit := make([]time.Duration, len(answers))
-		for i := range answers {
-			credit[i] = max(0, g.outageOf(n)-answers[i].Stalled)
+	g := &gathering{now: now, answers: slices.Clone(answers), need: voters/2 + 1, outage: outageOf(answers, voters, now)}
+	for i := range g.answers {
+		a := &g.answers[i]
+		a.missing = a.told.missing(g.outage, a.ackAge(now))
+		if a.Age > 0 { // a voter's; it has aged since, and what is missing goes up to now
+			a.Age = max(0, a.Age+now-a.at-a.missing)
 		}
-		g.credits = append(g.credits, credit)
 	}
-	g.outage = g.outageOf(len(answers))
+	slices.SortFunc(g.answers, func(a, b answered) int { return cmp.Compare(b.Age, a.Age) })
 	return g
-}
-
-// outageOf is how long at least no lease could be renewed before now, going by the
-// first n tables. The last round that got its majority was acknowledged by all
-// but voters-need of them, and so by at least n+need-voters of these n.
-func (g *gathering) outageOf(n int) time.Duration {
-	if n == 0 {
-		return 0
-	}
-	acked := make([]time.Duration, n)
-	for i := range acked {
-		acked[i] = g.answers[i].at - g.answers[i].AckAge
-	}
-	slices.SortFunc(acked, func(a, b time.Duration) int { return cmp.Compare(b, a) })
-	return max(0, g.now-acked[max(0, n+g.need-g.voters-1)])
 }
 
 // counting is the number of tables that count for a lease of that TTL.
@@ -200,12 +183,8 @@ func (g *gathering) merge(l *ledger) {
 	for i := range g.answers {
 		a := &g.answers[i]
 		for j, id := range a.IDs {
-			rec := l.records[id]
-			if rec == nil {
-				continue
-			}
-			if n := g.counting(rec.ttl); i < n {
-				at := a.at - a.Ages[j] + g.credits[n][i] + slack(a.Ages[j])
+			if rec := l.records[id]; rec != nil && i < g.counting(rec.ttl) {
+				at := a.at - a.Ages[j] + a.missing + slack(a.Ages[j])
 				rec.gathered = max(rec.gathered, min(at, g.now))
 			}
 		}

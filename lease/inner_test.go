@@ -207,6 +207,58 @@ func TestShedMeter(t *testing.T) {
 	}
 }
 
+// TestOutageOf: of n tables of v voters those say no more than is true that have
+// acknowledged the last round that got its majority, and they are at least
+// n+majority-v.
+func TestOutageOf(t *testing.T) {
+	const s = time.Second
+	table := func(total, ackAge time.Duration) answered {
+		return answered{Shadow: Shadow{AckAge: ackAge, told: told{any: true, total: total}}, at: 100 * s}
+	}
+	young := func(made time.Duration) answered { return answered{Shadow: Shadow{AckAge: made}, at: 100 * s} }
+	for name, c := range map[string]struct {
+		answers []answered
+		voters  int
+		want    Outage
+	}{
+		"both were told":              {[]answered{table(10*s, 2*s), table(10*s, 3*s)}, 3, Outage{2 * s, 12 * s}},
+		"one missed a term":           {[]answered{table(10*s, 2*s), table(4*s, 30*s)}, 3, Outage{2 * s, 12 * s}},
+		"one alone heard a round":     {[]answered{table(10*s, 2*s), table(10*s, 3*s), table(10*s, 9*s)}, 3, Outage{3 * s, 13 * s}},
+		"three of five":               {[]answered{table(10*s, 2*s), table(10*s, 3*s), table(10*s, 9*s)}, 5, Outage{2 * s, 12 * s}},
+		"one has just started":        {[]answered{young(s / 2), table(10*s, 3*s)}, 3, Outage{3 * s, 13 * s}},
+		"all have just started":       {[]answered{young(s / 2), young(s)}, 3, Outage{s, s}},
+		"the answer came a while ago": {[]answered{{Shadow: Shadow{AckAge: s, told: told{any: true}}, at: 99 * s}}, 1, Outage{2 * s, 2 * s}},
+	} {
+		if got := outageOf(c.answers, c.voters, 100*s); got != c.want {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// TestYoungTablesCountInTimeThatCounts: a table's age does not grow in an outage.
+func TestYoungTablesCountInTimeThatCounts(t *testing.T) {
+	const s = time.Second
+	a := []answered{
+		{Shadow: Shadow{Age: 60 * s, AckAge: 8 * s, told: told{any: true}}, at: 99 * s},
+		{Shadow: Shadow{Age: 11 * s, AckAge: 8 * s, told: told{any: true}}, at: 99 * s},
+		{Shadow: Shadow{AckAge: 8 * s, told: told{any: true}}, at: 99 * s}, // no voter's
+	}
+	g := newGathering(a, 3, 100*s)
+	for ttl, want := range map[time.Duration]int{1 * s: 2, 2 * s: 2, 3 * s: 1, 50 * s: 1, 52 * s: 0} {
+		if got := g.counting(ttl); got != want {
+			t.Errorf("%d tables count for a TTL of %v, want %d", got, ttl, want)
+		}
+	}
+	tab := NewTable(0)
+	for now := time.Duration(0); now <= 10*s; now += TickEvery {
+		tab.Tick(now, true)
+	}
+	tab.Ack(1, Outage{Last: 4 * s, Total: 4 * s}, 10*s)
+	if got := tab.Copy(0, 1, 10*s).Age; got != 6*s {
+		t.Errorf("age %v after an outage of 4s in 10s, want 6s", got)
+	}
+}
+
 func fuzz[M interface {
 	parse([]byte) error
 	append([]byte) []byte
@@ -233,7 +285,7 @@ func fuzz[M interface {
 
 func FuzzRenew(f *testing.F) {
 	fuzz(f, func() *renewMsg { return new(renewMsg) },
-		&renewMsg{term: 7}, &renewMsg{term: 7, outage: time.Second, outageKnown: true, ids: []muster.LeaseID{1, 1 << 63}})
+		&renewMsg{term: 7}, &renewMsg{term: 7, outage: Outage{time.Second, time.Hour}, outageKnown: true, ids: []muster.LeaseID{1, 1 << 63}})
 }
 
 func FuzzGather(f *testing.F) {
@@ -242,7 +294,7 @@ func FuzzGather(f *testing.F) {
 
 func FuzzShadow(f *testing.F) {
 	fuzz(f, func() *gatherAck { return new(gatherAck) }, &gatherAck{ok: true, shadow: Shadow{
-		Age: time.Hour, AckAge: time.Second, Stalled: time.Minute, Applied: 9,
+		Age: time.Hour, AckAge: time.Second, told: told{any: true, total: time.Hour, stalled: time.Minute}, Applied: 9,
 		IDs: []muster.LeaseID{5, 6}, Ages: []time.Duration{0, time.Minute},
 	}})
 }
@@ -268,13 +320,22 @@ func TestCodecKeeps(t *testing.T) {
 	if err := m.parse((&beatMsg{wait: true, shed: 3, names: names}).append(nil)); err != nil || !slices.Equal(m.names, names) || !m.wait || m.shed != 3 {
 		t.Errorf("got %+v, %v", m, err)
 	}
-	s := Shadow{Age: time.Hour, AckAge: time.Second, Stalled: 1, Applied: 9, IDs: []muster.LeaseID{5, 6}, Ages: []time.Duration{0, 1999 * time.Microsecond}}
+	s := Shadow{Age: time.Hour, AckAge: time.Second, told: told{true, 3, 1}, Applied: 9, IDs: []muster.LeaseID{5, 6}, Ages: []time.Duration{0, 1999 * time.Microsecond}}
 	var a gatherAck
 	if err := a.parse((&gatherAck{ok: true, shadow: s}).append(nil)); err != nil {
 		t.Fatal(err)
 	}
+	if got := a.shadow; got.Age != s.Age || got.AckAge != s.AckAge || got.told != s.told || got.Applied != s.Applied {
+		t.Errorf("got %+v, want %+v", got, s)
+	}
 	if got := a.shadow.Ages[1]; got != time.Millisecond {
 		t.Errorf("an age of 1.999ms: got %v, want it rounded down: younger is never early", got)
+	}
+	for _, o := range []renewMsg{{}, {outageKnown: true}, {outage: Outage{5, 7}, outageKnown: true}} {
+		var r renewMsg
+		if err := r.parse(o.append(nil)); err != nil || r.outage != o.outage || r.outageKnown != o.outageKnown {
+			t.Errorf("got %+v, %v; want %+v", r, err, o)
+		}
 	}
 	for name, bad := range map[string][]byte{
 		"half an id":        appendVarint(nil, 1, 1)[:1],

@@ -79,6 +79,7 @@ func (s *session) runRounds() {
 		if len(s.rounds) > 0 {
 			signal(s.turn)
 		}
+		s.away(started)
 		m := renewMsg{term: s.term, outage: s.outage, outageKnown: s.gathered}
 		s.k.mu.Unlock()
 		if r == nil {
@@ -140,9 +141,37 @@ func (s *session) round(m *renewMsg) error {
 	}
 	if m.outageKnown {
 		s.k.table.Ack(s.term, m.outage, started)
+		s.answered(started)
 	}
 	s.k.raft.NoteMajority(s.term, wall)
 	return nil
+}
+
+// answered notes that a round of then got its majority: until then, and a moment
+// longer, renewals got through. How much later its answers were read proves nothing:
+// this node may have been stopped in between. The keeper does not hold its mutex.
+func (s *session) answered(started time.Duration) {
+	now := s.k.now()
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	s.lastDone = max(s.lastDone, min(started+TickEvery, now))
+}
+
+// unheard reports whether no round has got its majority for so long that silence
+// proves nothing: nothing is ended then. The keeper holds its mutex.
+func (s *session) unheard(now time.Duration) bool {
+	return s.gathered && now-s.lastDone > StallAfter
+}
+
+// away counts such a time as an outage, though no other leader has been elected: we
+// were stopped, or cut off and did not notice. It is told with the round that ends
+// it, because that may be our last, and nobody else could know. The keeper holds its
+// mutex.
+func (s *session) away(now time.Duration) {
+	if s.unheard(now) {
+		s.outage.Total += now - max(s.lastDone, s.counted)
+		s.counted = now
+	}
 }
 
 // begin counts a call to a voter, unless too many wait for it already: the

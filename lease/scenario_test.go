@@ -221,6 +221,74 @@ func TestOutageIsToldOn(t *testing.T) {
 	})
 }
 
+// TestOutageIsRemembered has a leader find an outage and die before it has told the
+// one node that heard the last heartbeat: who leads next counts both outages for
+// what that node knows.
+func TestOutageIsRemembered(t *testing.T) {
+	const ttl = 2 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 3, func(s *sim) { s.election = time.Hour }) // the test elects
+		a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
+		wait(s.ctx, 10*time.Second)
+		o := s.owner("web", 0, ttl)
+		o.register()
+		s.isolate(a)
+		s.elect(b)
+		for pace := ttl; o.acks < 5; {
+			o.beat(&pace)
+			wait(s.ctx, ttl/3)
+		}
+		s.isolate(b) // nobody leads; b and c know of the last heartbeat
+		wait(s.ctx, 5*time.Second)
+		s.heal()
+		s.isolate(b)
+		s.elect(c) // tells a of the outage, and not b
+		wait(s.ctx, 250*time.Millisecond)
+		s.restart(c) // forgets the heartbeat
+		s.heal()
+		s.isolate(c)
+		wait(s.ctx, time.Second)
+		s.elect(a)
+		wait(s.ctx, ttl/2)
+		if pace := ttl; !o.lives() || !o.beat(&pace) {
+			t.Error("a lease ended that its owner had not had a TTL to renew in")
+		}
+		o.check()
+	})
+}
+
+// TestOutageWithinSession stops a leader for longer than a TTL while nobody else can
+// lead. It goes on for a moment, and tells the others how long it was away before it
+// dies: its successor counts that too.
+func TestOutageWithinSession(t *testing.T) {
+	const ttl = 2 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 3, func(s *sim) { s.election = time.Hour }) // the test elects
+		a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
+		wait(s.ctx, 10*time.Second)
+		o := s.owner("web", 0, ttl)
+		o.register()
+		wait(s.ctx, 100*time.Millisecond) // c has it too
+		s.isolate(c)
+		for pace := ttl; o.acks < 5; {
+			o.beat(&pace)
+			wait(s.ctx, ttl/3)
+		}
+		s.pause(a)
+		wait(s.ctx, 4*time.Second)
+		s.resume(a)
+		wait(s.ctx, 250*time.Millisecond)
+		s.heal()
+		s.isolate(a)
+		s.elect(b)
+		wait(s.ctx, ttl/3)
+		if pace := ttl; !o.lives() || !o.beat(&pace) {
+			t.Error("a lease ended that its owner had not had a TTL to renew in")
+		}
+		o.check()
+	})
+}
+
 // TestMassLoss kills most owners at once: the governor holds them, lets those go
 // that return and, after a minute, the rest in slices.
 func TestMassLoss(t *testing.T) {

@@ -35,8 +35,10 @@ type session struct {
 
 	rounds    []*round // that wait; the last may be joined
 	lastRound time.Duration
+	lastDone  time.Duration  // until when renewals surely got through, see answered
+	counted   time.Duration  // until when the time after it is in the outage
 	calls     map[string]int // in flight, by voter
-	outage    time.Duration
+	outage    Outage
 	gathered  bool
 
 	work chan struct{} // a token while there may be something to decide
@@ -137,7 +139,7 @@ func (s *session) runSweeps() {
 		now := s.k.now()
 		s.noteShed(s.k.takeShed())
 		s.k.mu.Lock()
-		if s.led.armed {
+		if s.led.armed && !s.unheard(now) {
 			s.led.sweep(now, func(ttl time.Duration) bool { return s.meter.shedding(now, ttl) })
 		}
 		if now-s.lastRound >= TickEvery && len(s.rounds) == 0 {
@@ -172,7 +174,10 @@ func (s *session) decide() bool {
 	wall := s.k.clock()
 	s.k.mu.Lock()
 	led := s.led
-	f := led.next(wall.Sub(s.k.origin), wall)
+	var f *flight
+	if now := wall.Sub(s.k.origin); !s.unheard(now) {
+		f = led.next(now, wall)
+	}
 	s.k.mu.Unlock()
 	if f == nil {
 		return false

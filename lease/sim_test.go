@@ -60,7 +60,7 @@ func newSim(t *testing.T, n int, opts ...func(*sim)) *sim {
 	ctx, cancel := context.WithCancel(t.Context())
 	s.ctx = ctx
 	for i := range n {
-		s.nodes = append(s.nodes, &simNode{sim: s, id: fmt.Sprintf("n%d", i+1), votes: true})
+		s.nodes = append(s.nodes, &simNode{sim: s, id: fmt.Sprintf("n%d", i+1), votes: true, applying: make(chan struct{}, 1)})
 	}
 	for _, n := range s.nodes {
 		n.start(ctx)

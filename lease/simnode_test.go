@@ -22,6 +22,9 @@ type simNode struct {
 	sim  *sim
 	id   string
 	stop context.CancelFunc // of the running process
+	// applying is full while an entry is applied and observed. It is no mutex: who
+	// waits for a paused node to go on must not keep time from passing.
+	applying chan struct{}
 
 	mu       sync.Mutex
 	handlers map[string]func(context.Context, string, []byte) ([]byte, error)
@@ -58,15 +61,15 @@ func (n *simNode) start(ctx context.Context) {
 	ctx, n.stop = context.WithCancel(ctx)
 	n.mu.Lock()
 	n.handlers = map[string]func(context.Context, string, []byte) ([]byte, error){}
-	n.leases, n.byKey, n.applied = map[muster.LeaseID]*simLease{}, map[muster.InstanceKey]muster.LeaseID{}, 0
-	n.timers = map[muster.InstanceKey]lease.Timer{}
 	n.mu.Unlock()
 	k, err := lease.New(lease.Config{}, lease.Deps{State: n, Log: n, Raft: n, Peers: n, Now: n.now, Switches: n.sim.switches, Logger: n.sim.logger(n)})
 	if err != nil {
 		panic(err)
 	}
-	n.mu.Lock()
+	n.mu.Lock() // at once, or what the last process has under way is applied to half of it
 	n.keeper = k
+	n.leases, n.byKey, n.applied = map[muster.LeaseID]*simLease{}, map[muster.InstanceKey]muster.LeaseID{}, 0
+	n.timers = map[muster.InstanceKey]lease.Timer{}
 	n.mu.Unlock()
 	n.sim.wg.Go(func() { _ = k.Run(ctx) })
 	n.sim.wg.Go(func() { n.follow(ctx) })
@@ -99,9 +102,12 @@ func (n *simNode) catchUp() {
 	}
 }
 
+// apply applies the next entry and has it observed, before anybody applies another.
 func (n *simNode) apply(e simEntry) {
+	n.applying <- struct{}{}
+	defer func() { <-n.applying }()
 	n.mu.Lock()
-	if n.applied >= e.index { // the session's replay and the follower's loop meet
+	if n.applied != e.index-1 { // another was faster, or the node has restarted
 		n.mu.Unlock()
 		return
 	}

@@ -29,14 +29,14 @@ type Table struct {
 	early      map[muster.LeaseID]time.Duration
 	earlyFirst uint64 // lowest index among early
 
-	applied  uint64        // muster index the table has followed the state to
-	tick     time.Duration // last tick
-	born     time.Duration // since when it is worth counting
-	voter    bool
-	acked    time.Duration // latest time it acknowledged a Renew; born if never
-	stalled  time.Duration // settled or credited since acked
-	credited uint64        // term whose outage was taken out
-	stalls   int
+	applied uint64        // muster index the table has followed the state to
+	tick    time.Duration // last tick
+	born    time.Duration // since when it is worth counting
+	voter   bool
+	acked   time.Duration // latest time it acknowledged a Renew, or was made
+	ackTerm uint64        // the term of that Renew
+	told    told          // the outages that are out of the ages
+	stalls  int
 }
 
 // NewTable returns an empty table. It counts for nobody until the node is known
@@ -66,12 +66,15 @@ func (t *Table) settle(now time.Duration) {
 	}
 	t.tick = now
 	t.stalls++
-	t.stalled += gap
+	t.told.stalled += gap
 	t.shift(gap, now)
 }
 
-// shift makes everybody heard from by that much later, never later than now.
+// shift makes everybody heard from by that much later, never later than now. The
+// table's own beginning is one of the times it knows: what it noted then is no
+// older, and proves nothing until it is a TTL old in time that counts.
 func (t *Table) shift(by, now time.Duration) {
+	t.born = max(t.born, min(t.born+by, now))
 	t.heard.each(func(_ muster.LeaseID, at *time.Duration) { *at = max(*at, min(*at+by, now)) })
 	for id, at := range t.early {
 		t.early[id] = max(at, min(at+by, now))
@@ -155,13 +158,13 @@ func (t *Table) Merge(ids []muster.LeaseID, now time.Duration) {
 // those of others; gathered is given each lease with the time this table would
 // have it, the outage taken out, and returns what all of them say. What was heard
 // since asOf stays. It locks the table while it calls gathered.
-func (t *Table) TakeOver(term uint64, outage, asOf, now time.Duration, gathered func(id muster.LeaseID, own time.Duration) time.Duration) {
+func (t *Table) TakeOver(o Outage, asOf, now time.Duration, gathered func(id muster.LeaseID, own time.Duration) time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle(now)
-	by := max(0, outage-t.stalled)
-	t.credited = max(t.credited, term)
-	t.stalled += by
+	by := t.told.missing(o, now-t.acked)
+	t.told.stalled += by
+	t.born = max(t.born, min(t.born+by, now))
 	t.heard.each(func(id muster.LeaseID, at *time.Duration) {
 		if *at <= asOf {
 			*at = min(gathered(id, *at+by), now)
@@ -169,28 +172,21 @@ func (t *Table) TakeOver(term uint64, outage, asOf, now time.Duration, gathered 
 	})
 }
 
-// credit takes the outage before a term's session, as its leader has found it, out
-// of the ages, once for each term: so the next leader finds it taken out too. What
-// the table settled by itself in that time is not taken out twice.
-func (t *Table) credit(term uint64, outage, now time.Duration) {
-	if term <= t.credited {
-		return
-	}
-	t.credited = term
-	if by := outage - t.stalled; by > 0 {
-		t.shift(by, now)
-		t.stalled += by
-	}
-}
-
 // Ack notes that this node acknowledges a Renew of that term, or as its leader
-// that a majority has, and credits the outage.
-func (t *Table) Ack(term uint64, outage, now time.Duration) {
+// that a majority has, and takes the outages it has missed out of the ages. A Renew
+// of an older term that comes late says nothing new.
+func (t *Table) Ack(term uint64, o Outage, now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle(now)
-	t.credit(term, outage, now)
-	t.acked, t.stalled = max(t.acked, now), 0
+	if term < t.ackTerm {
+		return
+	}
+	if by := t.told.missing(o, now-t.acked); by > 0 {
+		t.shift(by, now)
+	}
+	t.acked, t.ackTerm = max(t.acked, now), term
+	t.told = told{any: true, total: o.Total}
 }
 
 // Heard returns when a lease was last heard from.
@@ -220,11 +216,14 @@ func (t *Table) Stalls() int {
 
 // Shadow is a copy of a table, or of a part of it, as ages.
 type Shadow struct {
-	// Age is the age of the table itself; 0 on a node that is no voter.
+	// Age is the age of the table itself, without the time that was taken out of
+	// all ages; 0 on a node that is no voter.
 	Age time.Duration
 	// AckAge is how long ago it last acknowledged a Renew, or was made if never,
-	// in time that passed, and Stalled how much of that it has settled itself.
-	AckAge, Stalled time.Duration
+	// in time that passed.
+	AckAge time.Duration
+	// told is what it knows of outages.
+	told told
 	// Applied is the muster index up to which the table has followed the state:
 	// it has heard of every registration until there.
 	Applied uint64
@@ -237,7 +236,7 @@ func (t *Table) Copy(part, parts int, now time.Duration) Shadow {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle(now)
-	s := Shadow{AckAge: max(0, now-t.acked), Stalled: t.stalled, Applied: t.applied}
+	s := Shadow{AckAge: max(0, now-t.acked), told: t.told, Applied: t.applied}
 	if t.voter {
 		s.Age = max(0, now-t.born)
 	}

@@ -92,30 +92,64 @@ func TestTableCreditsOutages(t *testing.T) {
 		tab := lease.NewTable(0)
 		tab.Apply(1, granted(a), 0)
 		tick(tab, 0, 10*s)
-		tab.Ack(2, 4*s, 10*s)
-		tab.Ack(2, 4*s, 10*s)
-		tab.Ack(1, 4*s, 10*s) // of an old term
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 10*s)
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 10*s)
+		tab.Ack(1, lease.Outage{Last: 4 * s}, 10*s) // of an old term
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 10*s)
 		if got := ages(tab, 10*s)[a]; got != 6*s {
 			t.Errorf("age %v, want 6s", got)
 		}
-		tab.Ack(3, time.Hour, 10*s)
+		tab.Ack(3, lease.Outage{Last: time.Hour, Total: time.Hour + 4*s}, 10*s)
 		if got := ages(tab, 10*s)[a]; got != 0 {
 			t.Errorf("age %v, want none: never later than now", got)
+		}
+	})
+	t.Run("those it was not told of", func(t *testing.T) {
+		tab := lease.NewTable(0)
+		tab.Apply(1, granted(a), 0)
+		tick(tab, 0, 1*s)
+		tab.Ack(1, lease.Outage{Last: 1 * s, Total: 100 * s}, 1*s)
+		tick(tab, 1*s, 10*s) // and away for terms 2 and 3, each with an outage of 3 s
+		tab.Ack(4, lease.Outage{Last: 1 * s, Total: 107 * s}, 10*s)
+		if got := ages(tab, 10*s)[a]; got != 2*s {
+			t.Errorf("age %v, want 2s: 1s before it was told of the first 100s, then 7s of 9s", got)
+		}
+	})
+	t.Run("before it was told of any", func(t *testing.T) {
+		tab := lease.NewTable(0)
+		tab.Apply(1, granted(a), 0)
+		tick(tab, 0, 10*s)
+		tab.Ack(1, lease.Outage{Last: 3 * s, Total: 100 * s}, 10*s)
+		if got := ages(tab, 10*s)[a]; got != 7*s {
+			t.Errorf("age %v, want 7s: those before its time are not in its ages", got)
 		}
 	})
 	t.Run("what was settled as a stall is not taken out twice", func(t *testing.T) {
 		tab := lease.NewTable(0)
 		tab.Apply(1, granted(a), 0)
 		tick(tab, 0, 1*s)
-		tab.Ack(1, 0, 1*s)
+		tab.Ack(1, lease.Outage{}, 1*s)
 		tab.Tick(9*s, true) // stalled for 8 s
-		if sh := tab.Copy(0, 1, 9*s); sh.AckAge != 8*s || sh.Stalled != 8*s {
-			t.Errorf("last ack %v ago, %v settled since; want 8s and 8s", sh.AckAge, sh.Stalled)
+		if sh := tab.Copy(0, 1, 9*s); sh.AckAge != 8*s {
+			t.Errorf("last ack %v ago, want 8s", sh.AckAge)
 		}
 		tick(tab, 9*s, 10*s)
-		tab.Ack(2, 9*s, 10*s)
+		tab.Ack(2, lease.Outage{Last: 9 * s, Total: 9 * s}, 10*s)
 		if got := ages(tab, 10*s)[a]; got != 1*s {
 			t.Errorf("age %v, want 1s: the outage of 9s held the stall of 8s", got)
+		}
+	})
+	t.Run("a leader's own once", func(t *testing.T) {
+		tab := lease.NewTable(0)
+		tab.Apply(1, granted(a), 0)
+		tick(tab, 0, 1*s)
+		tab.Ack(1, lease.Outage{}, 1*s)
+		tick(tab, 1*s, 10*s)
+		o := lease.Outage{Last: 7 * s, Total: 7 * s}
+		tab.TakeOver(o, 10*s, 10*s, func(_ muster.LeaseID, own time.Duration) time.Duration { return own })
+		tab.Ack(2, o, 10*s)
+		if got := ages(tab, 10*s)[a]; got != 3*s {
+			t.Errorf("age %v, want 3s", got)
 		}
 	})
 }
