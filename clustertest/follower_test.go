@@ -78,6 +78,10 @@ func (f *follower) visit(ctx context.Context, done func(cursor uint64) bool) {
 		if muster.CodeOf(err) == muster.CodeCursorGone {
 			f.err = fmt.Errorf("at %d: %w", cursor, err)
 		}
+		select {
+		case <-ctx.Done():
+		case <-time.NewTimer(10 * time.Millisecond).C:
+		}
 		return
 	}
 	defer s.close()

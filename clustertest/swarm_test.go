@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,6 +63,10 @@ type swarm struct {
 
 func startSwarm(t testing.TB, o order) *swarm {
 	t.Helper()
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur < uint64(o.Count)+500 {
+		t.Skipf("%d connections are more than %d open files allow (%v)", o.Count, files.Cur, err)
+	}
 	text, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)
