@@ -28,14 +28,14 @@ type pulse struct {
 // beating sends the heartbeats of all sessions until ctx ends.
 func (k *keeper) beating(ctx context.Context, wake <-chan struct{}) {
 	for {
-		batch, next := k.beatable(time.Now())
+		batch, tightest, next := k.beatable(time.Now())
 		if len(batch) == 0 {
 			if !rest(ctx, wake, next) {
 				return
 			}
 			continue
 		}
-		if k.pulse(ctx, batch); ctx.Err() != nil {
+		if k.pulse(ctx, batch, tightest); ctx.Err() != nil {
 			return
 		}
 	}
@@ -43,15 +43,20 @@ func (k *keeper) beating(ctx context.Context, wake <-chan struct{}) {
 
 // beatable returns the sessions whose heartbeat is due, and with them those whose
 // is soon: so they come to travel together. Where none is due it says how long until
-// one is.
-func (k *keeper) beatable(now time.Time) ([]pulse, time.Duration) {
+// one is. tightest is the shortest TTL of all, also of those that are not due: none
+// may have to wait for the others for too long.
+func (k *keeper) beatable(now time.Time) (batch []pulse, tightest, next time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.lose(now)
-	next, reach := idle, time.Duration(-1)
+	next = idle
+	reach := time.Duration(-1)
 	for _, s := range k.sessions {
 		if !s.live || s.stopping {
 			continue
+		}
+		if ttl := s.spec.TTL.Duration(); ttl > 0 && (tightest == 0 || ttl < tightest) {
+			tightest = ttl
 		}
 		left := s.due.Sub(now)
 		if next = min(next, max(left, 0)); left <= 0 {
@@ -60,9 +65,8 @@ func (k *keeper) beatable(now time.Time) ([]pulse, time.Duration) {
 		}
 	}
 	if reach < 0 {
-		return nil, next
+		return nil, tightest, next
 	}
-	var batch []pulse
 	for _, s := range k.sessions {
 		ttl := s.spec.TTL.Duration()
 		if s.live && !s.stopping && s.due.Sub(now) <= min(reach, ttl/6) {
@@ -73,7 +77,7 @@ func (k *keeper) beatable(now time.Time) ([]pulse, time.Duration) {
 		slices.SortFunc(batch, func(a, b pulse) int { return a.s.due.Compare(b.s.due) })
 		batch = batch[:muster.MaxHeartbeatItems]
 	}
-	return batch, 0
+	return batch, tightest, 0
 }
 
 // lose finds the sessions that were not heard for too long: registering tells the
@@ -102,7 +106,7 @@ func age(now, t time.Time) time.Duration {
 }
 
 // pulse sends one batch of heartbeats.
-func (k *keeper) pulse(ctx context.Context, batch []pulse) {
+func (k *keeper) pulse(ctx context.Context, batch []pulse, tightest time.Duration) {
 	shortest := time.Duration(0)
 	h := muster.Heartbeats{Instances: make([]muster.InstanceBeat, len(batch))}
 	for n, p := range batch {
@@ -113,12 +117,13 @@ func (k *keeper) pulse(ctx context.Context, batch []pulse) {
 		}
 	}
 	sent := time.Now()
-	beats, err := k.sendBeats(ctx, h, shortest)
+	beats, err := k.sendBeats(ctx, h, tightest)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err != nil {
 		wait := min(max(shortest/10, minBeatPause), maxBeatPause)
-		again := time.Now().Add(wait/2 + rand.N(wait/2))
+		wait = wait/2 + rand.N(wait/2)
+		again := time.Now().Add(max(wait, min(retryAfterOf(err), shortest/3)))
 		for _, p := range batch {
 			p.s.due = again
 		}
@@ -129,8 +134,8 @@ func (k *keeper) pulse(ctx context.Context, batch []pulse) {
 }
 
 // sendBeats asks one node after the other, each so briefly that all have their turn
-// before the shortest TTL is over.
-func (k *keeper) sendBeats(ctx context.Context, h muster.Heartbeats, shortest time.Duration) (*muster.Beats, error) {
+// before the tightest TTL is over.
+func (k *keeper) sendBeats(ctx context.Context, h muster.Heartbeats, tightest time.Duration) (*muster.Beats, error) {
 	body, err := json.Marshal(h)
 	if err != nil {
 		return nil, err
@@ -138,8 +143,8 @@ func (k *keeper) sendBeats(ctx context.Context, h muster.Heartbeats, shortest ti
 	r := k.c.newCall(http.MethodPost, "/v1/heartbeats", nil)
 	r.body = body
 	r.attempt = k.c.cfg.AttemptTimeout
-	if shortest > 0 {
-		r.attempt = min(r.attempt, max(shortest/4, minBeatAttempt))
+	if tightest > 0 {
+		r.attempt = min(r.attempt, max(tightest/4, minBeatAttempt))
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.attempt*time.Duration(len(k.c.nodes.all))+minBeatPause)
 	defer cancel()

@@ -178,6 +178,19 @@ func (e *entry) stop() {
 	}
 }
 
+// checked is v if it is what a view must be: its instances there and in order. What
+// comes from elsewhere must not bring down a process that picks from it.
+func checked(v *muster.View, key muster.ServiceKey) (*muster.View, error) {
+	if v == nil || v.Key() != key || slices.Contains(v.Instances, nil) ||
+		!slices.IsSortedFunc(v.Instances, func(a, b *muster.Instance) int { return strings.Compare(a.ID, b.ID) }) {
+		return nil, muster.Errorf(muster.CodeInternal, "what was sent is not the view of service %s", key)
+	}
+	if v.Instances == nil {
+		v.Instances = []*muster.Instance{}
+	}
+	return v, nil
+}
+
 // after is the view that events make of v; nil where they are all in it already.
 // It shares with v what did not change.
 func after(v *muster.View, events []*muster.Event) *muster.View {

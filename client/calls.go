@@ -36,7 +36,8 @@ type Calls struct {
 	// Key gives the key of a call for the hash strategies, where By has none; nil is
 	// the path of its URL.
 	Key func(*http.Request) string
-	// Transport carries the calls; nil is one of the client's own.
+	// Transport carries the calls; nil is one of the client's own, which goes by no
+	// proxy: the addresses are those of instances.
 	Transport http.RoundTripper
 }
 

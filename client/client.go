@@ -48,6 +48,7 @@ func New(cfg Config) (*Client, error) {
 	transport := cfg.Transport
 	if transport == nil {
 		c.own = newTransport(cfg.AttemptTimeout)
+		c.own.Proxy = http.ProxyFromEnvironment
 		transport = c.own
 	}
 	c.http = &http.Client{
@@ -57,15 +58,13 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// newTransport makes a transport whose connections are few, kept, and given up when
-// the other end is gone.
+// newTransport makes a transport whose connections are kept, and given up when the
+// other end is gone.
 func newTransport(dial time.Duration) *http.Transport {
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: dial, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout:    dial,
-		MaxIdleConns:           256,
-		MaxIdleConnsPerHost:    32,
+		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        50 * time.Second, // less than a node's own minute
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,

@@ -36,6 +36,9 @@ func (f *feed) pollOne(ctx context.Context, e *entry) {
 		attempt, cancel := context.WithTimeout(ctx, pollWait+pollWait/16+f.c.cfg.Timeout)
 		v, err := f.c.Service(attempt, e.key.Service, In(f.namespace), After(index, pollWait), Info(&info))
 		cancel()
+		if err == nil {
+			v, err = checked(v, e.key)
+		}
 		switch {
 		case err == nil:
 			e.full(v, index == 0)

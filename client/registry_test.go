@@ -353,6 +353,12 @@ func (r *registry) watch(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	services := q["service"]
+	if len(services) == 0 { // all that are known
+		for k := range r.touched {
+			services = append(services, k.Service)
+		}
+	}
+	wanted := func(e *muster.Event) bool { return len(q["service"]) == 0 || slices.Contains(services, e.Service) }
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.(http.Flusher).Flush()
 	if cursor == 0 {
@@ -373,7 +379,7 @@ func (r *registry) watch(w http.ResponseWriter, req *http.Request) {
 		}
 		var batch []*muster.Event
 		for _, e := range r.events {
-			if e.Index > cursor && slices.Contains(services, e.Service) && (len(batch) == 0 || batch[0].Index == e.Index) {
+			if e.Index > cursor && wanted(e) && (len(batch) == 0 || batch[0].Index == e.Index) {
 				batch = append(batch, e)
 			}
 		}
@@ -398,6 +404,7 @@ func (r *registry) say(w http.ResponseWriter, kind string, id uint64, data any) 
 	}
 	r.mu.Unlock()
 	defer r.mu.Lock()
+	defer w.(http.Flusher).Flush()
 	if id > 0 {
 		_, _ = fmt.Fprintf(w, `{"type":%q,"id":%d,"data":%s}`+"\n", kind, id, b)
 	} else {

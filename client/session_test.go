@@ -155,6 +155,7 @@ func TestSessionBlackHole(t *testing.T) {
 		if err := s.Await(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		other := mustRegister(t, c, t.Context(), web("b", 20*time.Second))
 		for n := range 120 {
 			for m, h := range hosts {
 				h.become(works)
@@ -167,6 +168,7 @@ func TestSessionBlackHole(t *testing.T) {
 				t.Fatalf("it expired after %d half seconds", n)
 			}
 		}
+		wantStates(t, other, "registering registered")
 		wantStates(t, s, "registering registered")
 	})
 }

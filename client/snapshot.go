@@ -9,8 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/muster-registry/muster"
@@ -140,13 +138,8 @@ func (f *feed) load(service string) (*muster.View, error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return nil, fmt.Errorf("decoding a snapshot: %w", err)
 	}
-	v := s.View
-	if s.Format != snapshotFormat || v == nil || v.Namespace != f.namespace || v.Service != service || slices.Contains(v.Instances, nil) ||
-		!slices.IsSortedFunc(v.Instances, func(a, b *muster.Instance) int { return strings.Compare(a.ID, b.ID) }) {
-		return nil, errors.New("the snapshot is of another format, or of another service")
+	if s.Format != snapshotFormat {
+		return nil, fmt.Errorf("the snapshot is of format %d, not %d", s.Format, snapshotFormat)
 	}
-	if v.Instances == nil {
-		v.Instances = []*muster.Instance{}
-	}
-	return v, nil
+	return checked(s.View, muster.ServiceKey{Namespace: f.namespace, Service: service})
 }

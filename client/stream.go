@@ -84,6 +84,9 @@ func (f *feed) complete(ctx context.Context, watched map[string]*entry, at *posi
 		// tell any more is in the view.
 		var info muster.ReadInfo
 		v, err := f.c.Service(ctx, name, In(f.namespace), Info(&info))
+		if err == nil {
+			v, err = checked(v, e.key)
+		}
 		switch {
 		case err == nil:
 			e.full(v, false)
@@ -211,7 +214,7 @@ func (r *reader) take(m *message) error {
 		if err := json.Unmarshal(m.Data, v); err != nil {
 			return fmt.Errorf("%s sent a view that cannot be read: %w", r.node.base, err)
 		}
-		r.view(v)
+		return r.view(v)
 	case "synced":
 		for name, e := range r.watched {
 			if !r.seen[name] {
@@ -227,6 +230,9 @@ func (r *reader) take(m *message) error {
 		}
 		if err := json.Unmarshal(m.Data, &c); err != nil {
 			return fmt.Errorf("%s sent a change that cannot be read: %w", r.node.base, err)
+		}
+		if slices.Contains(c.Events, nil) {
+			return fmt.Errorf("%s sent a change with nothing in it", r.node.base)
 		}
 		r.change(c.Events)
 		r.reach(m.ID)
@@ -250,16 +256,18 @@ func (r *reader) reach(index uint64) {
 	r.feed.c.seen.note(r.at.cluster, index)
 }
 
-func (r *reader) view(v *muster.View) {
-	if v.Instances == nil {
-		v.Instances = []*muster.Instance{}
-	}
+func (r *reader) view(v *muster.View) error {
 	e := r.watched[v.Service]
-	if e == nil || v.Namespace != r.feed.namespace {
-		return
+	if e == nil {
+		return nil
+	}
+	v, err := checked(v, e.key)
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.node.base, err)
 	}
 	r.seen[v.Service] = true
 	e.full(v, r.at.anew)
+	return nil
 }
 
 // change hands the events of one log entry to their services, each once.

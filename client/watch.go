@@ -48,7 +48,12 @@ func (c *Client) Watch(ctx context.Context, service string, opts ...Option) (*Wa
 		return nil, err
 	}
 	namespace := c.cfg.Namespace
-	if r := c.newCall(http.MethodGet, "", opts); r.query.Has("namespace") {
+	r := c.newCall(http.MethodGet, "", opts)
+	if len(r.header) > 0 || len(r.query) > 1 || len(r.query) == 1 && !r.query.Has("namespace") {
+		return nil, muster.Errorf(muster.CodeConflictingField, "a watch takes no option but In").
+			WithHint("it shows the whole service; narrow what you pick from by PickBy.Where")
+	}
+	if r.query.Has("namespace") {
 		if namespace, err = muster.CleanNamespace(r.query.Get("namespace")); err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -439,5 +440,93 @@ func TestWatchSnapshot(t *testing.T) {
 			wantIDs(t, web, "nothing")
 			c.Close()
 		}
+	})
+}
+
+// TestWatchJunk: what is no stream of a registry is no view, whatever it holds.
+func TestWatchJunk(t *testing.T) {
+	for name, lines := range map[string]string{
+		"no json":           "hello\n",
+		"a page":            "<html>\n</html>\n",
+		"cut off":           `{"type":"snapshot","data":{"namespace":"default"`,
+		"no view":           `{"type":"snapshot","data":[]}` + "\n",
+		"null view":         `{"type":"snapshot","data":null}` + "\n" + `{"type":"synced","id":1}` + "\n",
+		"null instances":    `{"type":"snapshot","data":{"namespace":"default","service":"web","index":99,"instances":[null]}}` + "\n",
+		"out of order":      `{"type":"snapshot","data":{"namespace":"default","service":"web","index":99,"instances":[{"id":"b"},{"id":"a"}]}}` + "\n",
+		"another namespace": `{"type":"snapshot","data":{"namespace":"x","service":"web","index":99,"instances":[{"id":"b"}]}}` + "\n",
+		"null events":       `{"type":"change","id":99,"data":{"index":99,"events":[null]}}` + "\n",
+		"no age":            `{"type":"stale","data":{"stale_ms":"x"}}` + "\n",
+		"a newer message":   `{"type":"what","id":1,"data":{"x":1}}` + "\n",
+		"goodbye":           `{"type":"goodbye"}` + "\n",
+		"nothing":           "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, r := newWorld(), newRegistry()
+				bad := w.add("n1:7400", http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+					if req.URL.Path != "/v1/watch" {
+						r.ServeHTTP(w, req)
+						return
+					}
+					w.Header().Set("Content-Type", "application/x-ndjson")
+					_, _ = w.Write([]byte(lines))
+				}))
+				good := w.add("n2:7400", r)
+				good.become(down) // until the bad one was asked
+				c := newClient(t, w, []*host{bad, good})
+				r.put(lasting("web", "a"))
+				web := mustWatch(t, c, "web")
+				time.Sleep(time.Second)
+				good.become(works)
+				time.Sleep(2 * time.Minute)
+				wantIDs(t, web, "a")
+				if _, err := web.Pick(client.PickBy{}); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestWatchRefuses what it would not do.
+func TestWatchRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, r := newWorld(), newRegistry()
+		c := newClient(t, w, w.nodes(r, 1))
+		if _, err := c.Watch(t.Context(), "-"); !errors.Is(err, muster.CodeInvalidName) {
+			t.Errorf("a bad name: %v", err)
+		}
+		if _, err := c.Watch(t.Context(), "web", client.In("-")); !errors.Is(err, muster.CodeInvalidName) {
+			t.Errorf("a bad namespace: %v", err)
+		}
+		if _, err := c.Watch(t.Context(), "web", client.Linearizable()); !errors.Is(err, muster.CodeConflictingField) {
+			t.Errorf("an option that a watch has not: %v", err)
+		}
+		c.Close()
+		if _, err := c.Watch(t.Context(), "web"); !errors.Is(err, muster.CodeShuttingDown) {
+			t.Errorf("of a closed client: %v", err)
+		}
+	})
+}
+
+// TestWatchManyServices: names that do not fit a URL are watched all the same.
+func TestWatchManyServices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, r := newWorld(), newRegistry()
+		c := newClient(t, w, w.nodes(r, 1))
+		var watches []*client.Watch
+		for n := range 200 {
+			name := fmt.Sprintf("service-%03d-%s", n, strings.Repeat("x", 60))
+			if n%2 == 0 {
+				r.put(lasting(name, "a"))
+			}
+			watches = append(watches, mustWatch(t, c, name))
+		}
+		time.Sleep(10 * time.Second)
+		for n, web := range watches {
+			wantIDs(t, web, []string{"a", ""}[n%2])
+		}
+		r.put(lasting(watches[1].View().Service, "b"))
+		wantIDs(t, watches[1], "b")
 	})
 }
