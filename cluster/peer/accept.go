@@ -60,7 +60,7 @@ func (p *Port) receive(c *conn, ticket uint64) {
 	if lc, ok := c.Conn.(*linkConn); ok {
 		named = lc.setRemote
 	}
-	remote, kind, err := p.welcome(c.Conn, named)
+	remote, kind, err := p.welcome(c, named)
 	p.pending.remove(ticket)
 	if err != nil {
 		p.notWelcome(c.RemoteAddr().String(), remote, err)

@@ -40,6 +40,14 @@ func (c *conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// seal puts what encrypts the connection in its place. Nobody reads or writes yet,
+// but the end of the port may close it.
+func (c *conn) seal(nc net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Conn = nc
+}
+
 // Close closes the connection.
 func (c *conn) Close() error {
 	c.mu.Lock()
@@ -48,9 +56,9 @@ func (c *conn) Close() error {
 		return net.ErrClosed
 	}
 	c.closed = true
-	forget := c.forget
+	forget, nc := c.forget, c.Conn
 	c.mu.Unlock()
-	err := c.Conn.Close()
+	err := nc.Close()
 	if forget != nil {
 		forget()
 	}

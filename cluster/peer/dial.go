@@ -41,7 +41,7 @@ func (p *Port) dial(ctx context.Context, target string, kind Kind) (*conn, error
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	remote, err := p.greet(nc, kind, want, deadline)
+	remote, err := p.greet(ctx, c, kind, want, deadline)
 	if !unhook() && err == nil {
 		err = context.Cause(ctx)
 	}

@@ -1,18 +1,18 @@
 package peer
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"time"
 )
 
 // A handshake is three messages of one form: the dialler's hello, the acceptor's
-// hello or refusal, the dialler's verdict on it. (The third is also the place for
-// a proof that answers the acceptor's challenge.) The form is the magic, the
+// hello or refusal, the dialler's verdict on it. Where the cluster has a key all of
+// it is encrypted and each hello follows a proof (see sealer). The form is the magic, the
 // version of the protocol, a byte that is the kind of the connection in the first
 // message and the verdict in the others, and a body with its length. It stays
 // the same in every version, so that versions can refuse each other in words.
@@ -66,15 +66,20 @@ func readMessage(r io.Reader) (message, error) {
 
 // greet is the dialler's side of the handshake. want is the node id that must be
 // there, "" for any.
-func (p *Port) greet(nc net.Conn, kind Kind, want string, deadline time.Time) (Hello, error) {
-	if err := nc.SetDeadline(deadline); err != nil {
+func (p *Port) greet(ctx context.Context, c *conn, kind Kind, want string, deadline time.Time) (Hello, error) {
+	if err := c.Conn.SetDeadline(deadline); err != nil {
 		return Hello{}, err
 	}
 	own, err := p.cfg.Self().encode()
 	if err != nil {
 		return Hello{}, err
 	}
-	if err := writeMessage(nc, byte(kind), own); err != nil {
+	nc, sess, err := p.seals.dial(ctx, c.Conn)
+	if err != nil {
+		return Hello{}, err
+	}
+	c.seal(nc)
+	if err := writeMessage(nc, byte(kind), sess.prove(sideDialler, byte(kind), own)); err != nil {
 		return Hello{}, fmt.Errorf("saying hello: %w", err)
 	}
 	answer, err := readMessage(nc)
@@ -88,7 +93,10 @@ func (p *Port) greet(nc net.Conn, kind Kind, want string, deadline time.Time) (H
 		}
 		return Hello{}, refused
 	}
-	remote, err := p.judge(answer, kind, want)
+	var remote Hello
+	if answer.body, err = p.seals.verify(sess, sideAcceptor, answer.what, answer.body); err == nil {
+		remote, err = p.judge(answer, kind, want)
+	}
 	if err != nil {
 		refused := refusal(err)
 		// Best effort: the peer learns why, or sees the connection end.
@@ -126,15 +134,27 @@ func versionRefusal(got byte) error {
 // welcome is the acceptor's side. named is called with the remote's address as
 // soon as it is known. A RefusedError with ByPeer unset has been told to the
 // other side.
-func (p *Port) welcome(nc net.Conn, named func(addr string)) (Hello, Kind, error) {
-	if err := nc.SetDeadline(time.Now().Add(p.cfg.HandshakeTimeout)); err != nil {
+func (p *Port) welcome(c *conn, named func(addr string)) (Hello, Kind, error) {
+	deadline := time.Now().Add(p.cfg.HandshakeTimeout)
+	if err := c.Conn.SetDeadline(deadline); err != nil {
 		return Hello{}, 0, err
 	}
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	nc, sess, err := p.seals.accept(ctx, c.Conn)
+	if err != nil {
+		return Hello{}, 0, err
+	}
+	c.seal(nc)
 	first, err := readMessage(nc)
 	if err != nil {
 		return Hello{}, 0, err
 	}
-	remote, kind, err := p.weigh(first, named)
+	var remote Hello
+	kind := Kind(first.what)
+	if first.body, err = p.seals.verify(sess, sideDialler, first.what, first.body); err == nil {
+		remote, kind, err = p.weigh(first, named)
+	}
 	if err != nil {
 		refused := refusal(err)
 		_ = writeMessage(nc, verdictRefused, refused.encode())
@@ -144,7 +164,7 @@ func (p *Port) welcome(nc net.Conn, named func(addr string)) (Hello, Kind, error
 	if err != nil {
 		return remote, kind, err
 	}
-	if err := writeMessage(nc, verdictWelcome, own); err != nil {
+	if err := writeMessage(nc, verdictWelcome, sess.prove(sideAcceptor, verdictWelcome, own)); err != nil {
 		return remote, kind, err
 	}
 	verdict, err := readMessage(nc)
@@ -189,7 +209,7 @@ func refusalCode(err error) string {
 	if r, ok := errors.AsType[*RefusedError](err); ok {
 		switch r.Code {
 		case CodeWrongCluster, CodeRemoved, CodeOldCopy, CodeDuplicateID, CodeBadVersion,
-			CodeWrongNode, CodeBusy, codeBadHello:
+			CodeWrongNode, CodeNoKey, CodeWrongKey, CodeBusy, codeBadHello:
 			return r.Code
 		}
 		return CodeRefused

@@ -92,7 +92,7 @@ func TestGarbageOnThePort(t *testing.T) {
 	}{
 		{"HTTP", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "", "not_muster"},
 		{"HTTP/2", []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "", "not_muster"},
-		{"TLS", tlsHello.Bytes(), "", "not_muster"},
+		{"TLS", tlsHello.Bytes(), "no_key", "no_key"},
 		{"zeros", make([]byte, 4096), "", "not_muster"},
 		{"log injection", []byte("x\nlevel=ERROR msg=forged\n\x1b[31m"), "", "not_muster"},
 		{"a body too large", frame(1, 'c', 65535, nil), "", "bad_hello"},

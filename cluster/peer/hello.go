@@ -54,8 +54,7 @@ type Hello struct {
 // maxHelloString bounds each text of a hello and of a refusal.
 const maxHelloString = 256
 
-// The field numbers of an encoded Hello. 8 to 15 are kept for what a proof of
-// the cluster key will need.
+// The field numbers of an encoded Hello.
 const (
 	fieldCluster   protowire.Number = 1
 	fieldClusterID protowire.Number = 2

@@ -36,6 +36,10 @@ type Config struct {
 	Admit      func(remote Hello, kind Kind) error
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	// Keys are the cluster's secrets, of KeySize bytes each: the first is used, any
+	// is accepted. With any, connections are encrypted, and only nodes that have one
+	// of them are spoken with.
+	Keys [][]byte
 	// Links is the seam for tests; nil in production.
 	Links *Links
 	// Listener is used instead of listening on Bind.
@@ -71,6 +75,7 @@ func (c Config) withDefaults() Config {
 // Port is the peer port of one node.
 type Port struct {
 	cfg      Config
+	seals    *sealer // nil without keys
 	listener net.Listener
 	addr     advertised
 	metrics  *metrics
@@ -102,21 +107,23 @@ func New(cfg Config) (*Port, error) {
 		return nil, errors.New("peer port: no Self")
 	}
 	cfg = cfg.withDefaults()
+	seals, err := newSealer(cfg.Keys)
+	if err != nil {
+		return nil, err
+	}
 	l := cfg.Listener
 	if l == nil {
-		var err error
 		if l, err = net.Listen("tcp", cfg.Bind); err != nil {
 			return nil, fmt.Errorf("peer port: %w", err)
 		}
 	}
 	p := &Port{
-		cfg: cfg, listener: l,
+		cfg: cfg, seals: seals, listener: l,
 		metrics: newMetrics(), notices: &notices{logger: cfg.Logger},
 		methods: make(map[string]Handler),
 		conns:   make(map[*conn]struct{}),
 		lines:   make(map[string]*line),
 	}
-	var err error
 	if p.addr, err = advertise(cfg.Advertise, l.Addr().String()); err == nil {
 		err = p.metrics.register(cfg.Registerer)
 	}

@@ -17,6 +17,10 @@ const (
 	CodeBadVersion   = "bad_version"
 	// CodeWrongNode: not the node that was asked for, see At.
 	CodeWrongNode = "wrong_node"
+	// CodeNoKey: one side has a cluster key, the other has none.
+	CodeNoKey = "no_key"
+	// CodeWrongKey: the cluster keys differ.
+	CodeWrongKey = "wrong_key"
 	// CodeBusy: too many connections.
 	CodeBusy = "busy"
 	// CodeRefused: for another reason, which is told.
