@@ -86,6 +86,10 @@ type Config struct {
 	Join []string
 	// Profile is ProfileDefault when empty.
 	Profile Profile
+	// Keys are the cluster's secrets, of peer.KeySize bytes each: the first is used,
+	// any is accepted. With any, nodes encrypt what they say to each other and speak
+	// only with nodes that have one of them.
+	Keys [][]byte
 	// Insecure is shown in Status.
 	Insecure bool
 }

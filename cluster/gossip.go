@@ -43,6 +43,7 @@ type gossip struct {
 	label  string
 	logger *slog.Logger
 	net    *gossipNet
+	keys   [][]byte    // the first is used; none: nothing is encrypted
 	self   func() meta // what to say of this node now
 	dirty  chan struct{}
 	// foreign is told of the cluster ids of nodes that are not ours.
@@ -85,7 +86,15 @@ func (g *gossip) start() error {
 	c.DeadNodeReclaimTime = deadReclaim
 	c.EnableCompression = false
 	c.Delegate, c.Events, c.Alive, c.Merge, c.Conflict = g, g, g, g, g
-	c.Logger = log.New(lineWriter{g.logger, "memberlist says"}, "", 0)
+	c.Logger = log.New(&keyTeller{lineWriter: lineWriter{g.logger, "memberlist says"}}, "", 0)
+	if len(g.keys) > 0 {
+		ring, err := memberlist.NewKeyring(g.keys, g.keys[0])
+		if err != nil {
+			g.net.Shutdown()
+			return fmt.Errorf("the cluster key: %w", err)
+		}
+		c.Keyring = ring
+	}
 	list, err := memberlist.Create(c)
 	if err != nil {
 		g.net.Shutdown()

@@ -96,7 +96,11 @@ func (n *Node) joinSeed(ctx context.Context, s *seed) {
 	}
 	if ctx.Err() == nil && time.Since(s.warned) >= seedWarnEvery {
 		s.warned = time.Now()
-		n.logger.Warn("cannot reach a node to join, trying on", "addr", s.addr, "reached_before", s.reached, "err", err)
+		args := []any{"addr", s.addr, "reached_before", s.reached, "err", err}
+		if keyTrouble(err) {
+			args = append(args, "hint", "cluster keys may differ: give all nodes the same --cluster-key-file")
+		}
+		n.logger.Warn("cannot reach a node to join, trying on", args...)
 	}
 }
 

@@ -124,7 +124,7 @@ func (n *Node) open(deps Deps) (err error) {
 	}
 	n.port, err = peer.New(peer.Config{
 		Bind: n.cfg.Addrs.Peer, Advertise: n.cfg.Addrs.Advertise,
-		Self: n.hello, Admit: n.admit, Logger: n.logger, Registerer: deps.Registerer, Links: deps.Faults.Links,
+		Self: n.hello, Admit: n.admit, Keys: n.cfg.Keys, Logger: n.logger, Registerer: deps.Registerer, Links: deps.Faults.Links,
 	})
 	if err != nil {
 		return exitErrorf(exitConfig, "opening the peer port %s: %w", n.cfg.Addrs.Peer, err)
@@ -137,7 +137,7 @@ func (n *Node) open(deps Deps) (err error) {
 		return exitErrorf(exitConfig, "opening the gossip port %s: %w", n.cfg.Addrs.Gossip, err)
 	}
 	n.gossip = newGossip(n.id, n.cfg.ClusterName, gnet, n.logger)
-	n.gossip.self = n.meta
+	n.gossip.keys, n.gossip.self = n.cfg.Keys, n.meta
 	n.gossip.foreign = n.noteForeign
 	n.metrics, err = newMetrics(deps.Registerer, n)
 	n.nudges = newNudger(n.lastIndex, n.metrics.nudges)
