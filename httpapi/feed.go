@@ -83,7 +83,15 @@ func shrink(c net.Conn) {
 	if !ok {
 		return
 	}
-	if tcp, ok := mine.Conn.(*net.TCPConn); ok {
+	nc := mine.Conn
+	for {
+		outer, ok := nc.(interface{ NetConn() net.Conn }) // TLS, and what a listener wraps
+		if !ok {
+			break
+		}
+		nc = outer.NetConn()
+	}
+	if tcp, ok := nc.(*net.TCPConn); ok {
 		_ = tcp.SetWriteBuffer(feedBuffer) // it works without, at a higher price
 	}
 }

@@ -47,6 +47,8 @@ type Config struct {
 	Found Found
 	// RaftProfile is fast, default or slow; default when empty.
 	RaftProfile string
+	// Secrets are the files of the cluster key and of the API port's certificate.
+	Secrets Secrets
 	// Insecure allows a bind that others can reach although nothing is encrypted
 	// and anybody may write.
 	Insecure bool
@@ -89,6 +91,7 @@ type Node struct {
 	backups *backupWriter
 	http    *httpapi.Server
 	api     net.Listener
+	keys    [][]byte
 	fatal   chan error // of the state machine; holds the first
 }
 
@@ -121,11 +124,19 @@ func New(cfg Config, deps Deps) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{cfg: cfg, log: deps.Logger, fatal: make(chan error, 1)}
+	if n.keys, err = readClusterKeys(cfg.Secrets.ClusterKeyFile, deps.Logger); err != nil {
+		return nil, err
+	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	cert, err := newCertificate(cfg.Secrets, deps.Logger, metrics)
+	if err != nil {
+		return nil, err
+	}
 	if n.api, err = listen(cfg.APIAddr); err != nil {
 		return nil, err
 	}
+	n.api = cert.over(n.api)
 	if err := n.assemble(deps, metrics); err != nil {
 		return nil, errors.Join(err, n.api.Close())
 	}
@@ -150,7 +161,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 			API: n.api.Addr().String(), Peer: n.cfg.PeerAddr, Gossip: n.cfg.GossipAddr, Advertise: n.cfg.Advertise,
 		},
 		BootstrapExpect: n.cfg.Found.BootstrapExpect, Join: n.cfg.Found.Join,
-		Profile: cluster.Profile(n.cfg.RaftProfile), Insecure: n.cfg.Insecure,
+		Profile: cluster.Profile(n.cfg.RaftProfile), Insecure: n.cfg.Insecure, Keys: n.keys,
 	}, cluster.Deps{FSM: n.state, Logger: deps.Logger, Registerer: metrics, Faults: deps.Faults})
 	if err != nil {
 		return err
@@ -320,18 +331,21 @@ func (n *Node) State() *fsm.FSM { return n.state }
 
 // checkBinds refuses a bind that others can reach, unless that was asked for.
 func checkBinds(cfg Config) error {
-	for _, b := range []struct{ flag, addr string }{
-		{"--api-addr", cfg.APIAddr}, {"--peer-addr", cfg.PeerAddr}, {"--gossip-addr", cfg.GossipAddr},
+	const key, cert = "--cluster-key-file", "--tls-cert-file and --tls-key-file"
+	for _, b := range []struct{ flag, addr, by, with string }{
+		{"--api-addr", cfg.APIAddr, cert, cfg.Secrets.TLSCertFile},
+		{"--peer-addr", cfg.PeerAddr, key, cfg.Secrets.ClusterKeyFile},
+		{"--gossip-addr", cfg.GossipAddr, key, cfg.Secrets.ClusterKeyFile},
 	} {
 		host, _, err := net.SplitHostPort(b.addr)
 		if err != nil {
 			return configError("%s %q is not HOST:PORT: %w", b.flag, b.addr, err)
 		}
-		if cfg.Insecure || isLoopback(host) {
+		if cfg.Insecure || isLoopback(host) || b.with != "" {
 			continue
 		}
-		return configError("%s %s can be reached by others, and nothing on it is encrypted or asks who is there: "+
-			"anybody who reaches it may change the registry. Bind to loopback, or accept that with --insecure", b.flag, b.addr)
+		return configError("%s %s can be reached by others, and nothing on it is encrypted: "+
+			"secure it with %s, bind to loopback, or accept that with --insecure", b.flag, b.addr, b.by)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -24,7 +27,11 @@ type api struct {
 }
 
 func newAPI(g *global) (*api, error) {
-	a := &api{http: &http.Client{Timeout: 70 * time.Second}}
+	transport, err := newTransport(g.caFile)
+	if err != nil {
+		return nil, err
+	}
+	a := &api{http: &http.Client{Timeout: 70 * time.Second, Transport: transport}}
 	for _, s := range g.addrs {
 		if !strings.Contains(s, "://") {
 			s = "http://" + s
@@ -39,6 +46,24 @@ func newAPI(g *global) (*api, error) {
 		return nil, usageError("--addr names no node")
 	}
 	return a, nil
+}
+
+// newTransport trusts the authorities of the system, or those of a file.
+func newTransport(caFile string) (*http.Transport, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	if caFile == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, configError("--ca-file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, configError("--ca-file %s holds no certificate in PEM", caFile)
+	}
+	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return t, nil
 }
 
 // call sends one request and decodes the answer into out, unless that is nil. It

@@ -11,6 +11,7 @@ type global struct {
 	addrs  []string
 	output string
 	config string
+	caFile string
 }
 
 func newRoot() *cobra.Command {
@@ -55,6 +56,7 @@ over the file, the file over the default.`,
 	f := root.PersistentFlags()
 	f.StringSliceVar(&g.addrs, "addr", []string{"http://127.0.0.1:7400"}, "API address of a node; repeat or separate by commas: the next is tried when one does not answer")
 	f.StringVarP(&g.output, "output", "o", "text", "what to print: text for people, json for programs")
+	f.StringVar(&g.caFile, "ca-file", "", "certificates, in PEM, to trust for https:// addresses instead of the system's")
 	f.StringVar(&g.config, "config", "", "a YAML file whose keys are names of flags")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError("%w (see %q)", err, cmd.CommandPath()+" --help")
@@ -63,7 +65,7 @@ over the file, the file over the default.`,
 		newServer(g), newDev(g),
 		newMembers(g), newLeader(g), newGovernor(g),
 		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newSettings(g), newEvents(g),
-		newSnapshot(g), newWatch(g), newPick(g),
+		newKeygen(g), newSnapshot(g), newWatch(g), newPick(g),
 		newVersion(g),
 	)
 	root.SuggestionsMinimumDistance = 2

@@ -80,7 +80,10 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 	f.DurationVar(&cfg.Backups.Interval, "backup-interval", time.Hour, "time from one backup to the next, at least 1s")
 	f.IntVar(&cfg.Backups.Keep, "backup-keep", 24, "how many of this node's backups are kept, the latest")
 	f.IntVar(&cfg.StreamsPerAddress, "max-streams-per-address", muster.DefaultStreamsPerAddress, "how many streams of changes one client address may have open (loopback any number)")
-	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses that others can reach although nothing is encrypted and anybody may write")
+	f.StringVar(&cfg.Secrets.ClusterKeyFile, "cluster-key-file", "", "file of the cluster's key (see muster keygen): nodes encrypt what they say to each other, and speak only with those that have it")
+	f.StringVar(&cfg.Secrets.TLSCertFile, "tls-cert-file", "", "certificate of the API port, in PEM; read again when it changes")
+	f.StringVar(&cfg.Secrets.TLSKeyFile, "tls-key-file", "", "key of the certificate, in PEM")
+	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses that others can reach although what is said on them is not encrypted")
 	logs.add(cmd)
 	return cmd
 }
@@ -111,9 +114,9 @@ func banner(w io.Writer, cfg node.Config, n *node.Node) {
 	if name == "" {
 		name = n.ID()
 	}
-	security := "open to loopback only; no encryption, no tokens"
-	if cfg.Insecure {
-		security = "INSECURE: no encryption, no tokens; whoever reaches these ports may change the registry"
+	scheme := "http"
+	if cfg.Secrets.TLSCertFile != "" {
+		scheme = "https"
 	}
 	expect := fmt.Sprintf("founded by %d", cfg.Found.BootstrapExpect)
 	if cfg.Found.BootstrapExpect == 0 {
@@ -126,15 +129,31 @@ func banner(w io.Writer, cfg node.Config, n *node.Node) {
 	fmt.Fprintf(w, `muster %s
   node      %s (id %s)
   cluster   %s, %s%s
-  api       http://%s
+  api       %s://%s
   peer      %s
   gossip    %s
   data      %s
   security  %s
 
-  curl -sS http://%s/v1/cluster
+  curl -sS %s://%s/v1/cluster
 
-`, version, name, n.ID(), cfg.ClusterName, expect, joining(cfg.Found.Join), n.APIAddr(), cfg.PeerAddr, cfg.GossipAddr, data, security, n.APIAddr())
+`, version, name, n.ID(), cfg.ClusterName, expect, joining(cfg.Found.Join), scheme, n.APIAddr(), cfg.PeerAddr, cfg.GossipAddr, data, security(cfg), scheme, n.APIAddr())
+}
+
+// security says in a line who may do what with a node.
+func security(cfg node.Config) string {
+	peers, api := "no cluster key", "no TLS"
+	if cfg.Secrets.ClusterKeyFile != "" {
+		peers = "peers encrypted by the cluster key"
+	}
+	if cfg.Secrets.TLSCertFile != "" {
+		api = "TLS on the API"
+	}
+	line := peers + ", " + api + ", no tokens: whoever reaches the API may change the registry"
+	if cfg.Insecure {
+		return "INSECURE: " + line
+	}
+	return line
 }
 
 func joining(join []string) string {

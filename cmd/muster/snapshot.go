@@ -270,7 +270,8 @@ func (t *toldFile) Close() error { return t.f.Close() }
 // stream sends one request that may take long, to the first node that can be
 // reached. An answer that is a refusal is an error.
 func (a *api) stream(ctx context.Context, method, path string, prepare func(*http.Request) error) (*http.Response, error) {
-	client := &http.Client{} // without a limit: only ctx ends it
+	client := *a.http
+	client.Timeout = 0 // only ctx ends it
 	var failures []error
 	for _, addr := range a.addrs {
 		req, err := http.NewRequestWithContext(ctx, method, addr+path, nil)
