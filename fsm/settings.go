@@ -49,6 +49,18 @@ func (o *Configure) apply(s *state, at step) result {
 	return result{index: at.index, changed: true}
 }
 
+// unveil tells the listeners of the settings that a service had before its first
+// instance came: whoever follows changes has not seen a view with them yet. The
+// journal has known them since they were made.
+func (s *state) unveil(svc *service, at step) {
+	if s.out.listen && !s.out.reset {
+		s.out.events = append(s.out.events, &muster.Event{
+			Index: at.index, Time: at.now, Type: muster.EventSettings, Cause: muster.CauseConfigured,
+			Namespace: svc.key.Namespace, Service: svc.key.Service, Settings: svc.settings,
+		})
+	}
+}
+
 // Settings returns the settings that a service has of its own; nil where it has
 // none and the defaults hold.
 func (f *FSM) Settings(k muster.ServiceKey) *muster.Settings {

@@ -111,8 +111,11 @@ func (s *state) put(svc *service, old, next *muster.Instance, b base, at step) {
 		svc.setBelow(next.ID, nil)
 	}
 	if svc.n == 0 && old == nil {
-		if svc.known {
+		switch {
+		case svc.known:
 			s.gone.remove(svc.place)
+		case svc.settings != nil:
+			s.unveil(svc, at)
 		}
 		svc.known = true
 		s.live++

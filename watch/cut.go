@@ -59,8 +59,8 @@ func (h *Hub) cutTopics(ctx context.Context, topics []*topic) (*cut, error) {
 		}
 		for n, t := range topics {
 			if views[n] == nil {
-				// Settings made before a first registration are not in it: the state has
-				// them, but shows them with a view of its own only.
+				// Settings made before a first registration are not in it: the state tells
+				// them again with that.
 				views[n] = &muster.View{
 					Namespace: t.key.Namespace, Service: t.key.Service, Index: min(floor, at), Instances: []*muster.Instance{},
 				}
