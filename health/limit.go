@@ -3,6 +3,7 @@ package health
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -27,7 +28,11 @@ type gate struct {
 // probers, so that all of them together stay within.
 func (s *Supervisor) share() (spacing time.Duration, inFlight int) {
 	n := max(len(s.set.ids), 1)
-	return time.Second * time.Duration(n) / targetRate, max(targetInFlight/n, 1)
+	inFlight = targetInFlight / n
+	if slices.Index(s.set.ids, s.deps.Raft.ID()) < targetInFlight%n { // the rest goes to the first
+		inFlight++
+	}
+	return time.Second * time.Duration(n) / targetRate, max(inFlight, 1)
 }
 
 func (s *Supervisor) gate(address string) *gate {

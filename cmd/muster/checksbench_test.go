@@ -19,7 +19,7 @@ import (
 // BenchmarkChecks has three processes run 10,000 http checks every 5 s against a
 // server of this process, and reports the CPU that a node takes for that, how
 // evenly the probes come, and how long it takes to find out about an address that
-// fails. CPU is that of the busiest node, in cores.
+// fails, and about all of them. CPU is that of the busiest node, in cores.
 func BenchmarkChecks(b *testing.B) {
 	const addresses, each = 250, 40
 	nodes := newCluster(b, 3)
@@ -30,7 +30,7 @@ func BenchmarkChecks(b *testing.B) {
 	for _, p := range nodes {
 		p.waitReady("?require=leader")
 	}
-	port, hits, sick := checkTarget(b)
+	port, hits, sick, stop := checkTarget(b)
 	client := &http.Client{Timeout: time.Minute}
 	defer client.CloseIdleConnections()
 	idle := busiest(b, nodes, 5*time.Second)
@@ -46,13 +46,8 @@ func BenchmarkChecks(b *testing.B) {
 			b.Fatalf("a batch: %d %.300s %v", status, text, err)
 		}
 	}
-	waitServices(b, client, nodes[0], "all to be up", func(s muster.Services) bool {
-		up := 0
-		for _, v := range s.Services {
-			up += v.Routable
-		}
-		return up == addresses*each
-	})
+	b.ReportMetric(time.Since(began).Seconds(), "registered_s")
+	await(b, "all to be up", func() bool { return routable(b, client, nodes[0]) == addresses*each })
 	b.ReportMetric(time.Since(began).Seconds(), "all_up_s")
 
 	before, from := hits.Load(), time.Now()
@@ -62,20 +57,35 @@ func BenchmarkChecks(b *testing.B) {
 
 	from = time.Now()
 	sick.Store(true) // the address 127.1.7.1, all of it in the service s-7
-	waitServices(b, client, nodes[0], "the failure to be found", func(s muster.Services) bool {
-		for _, v := range s.Services {
-			if v.Service == "s-7" {
-				return v.Instances-v.Routable == each
-			}
-		}
-		return false
+	await(b, "the failure to be found", func() bool {
+		_, text, err := request(b.Context(), client, "GET", nodes[0].url+"/v1/services/s-7?status=down", "")
+		return err == nil && strings.Count(text, `"address":"127.1.7.1"`) == each
 	})
 	b.ReportMetric(time.Since(from).Seconds(), "all_40_found_s")
+
+	from = time.Now()
+	stop() // now all of them fail
+	await(b, "all to be down", func() bool { return routable(b, client, nodes[0]) == 0 })
+	b.ReportMetric(time.Since(from).Seconds(), "all_10000_found_s")
 	b.ReportMetric(0, "ns/op")
 }
 
+// routable is how many instances of all services may be given traffic.
+func routable(b *testing.B, client *http.Client, p *process) (n int) {
+	b.Helper()
+	_, text, err := request(b.Context(), client, "GET", p.url+"/v1/services", "")
+	var s muster.Services
+	if err != nil || json.Unmarshal([]byte(text), &s) != nil {
+		b.Fatalf("reading the services: %v %.300s", err, text)
+	}
+	for _, v := range s.Services {
+		n += v.Routable
+	}
+	return n
+}
+
 // checkTarget answers health checks on every loopback address.
-func checkTarget(b *testing.B) (port int, hits *atomic.Int64, sick *atomic.Bool) {
+func checkTarget(b *testing.B) (port int, hits *atomic.Int64, sick *atomic.Bool, stop func()) {
 	b.Helper()
 	l, err := net.Listen("tcp4", "0.0.0.0:0")
 	if err != nil {
@@ -107,26 +117,16 @@ func checkTarget(b *testing.B) (port int, hits *atomic.Int64, sick *atomic.Bool)
 			}()
 		}
 	}()
-	b.Cleanup(func() { _ = l.Close(); <-done })
-	return l.Addr().(*net.TCPAddr).Port, hits, sick
+	stop = func() { _ = l.Close(); <-done }
+	b.Cleanup(stop)
+	return l.Addr().(*net.TCPAddr).Port, hits, sick, stop
 }
 
-func waitServices(b *testing.B, client *http.Client, p *process, what string, ok func(muster.Services) bool) {
+func await(b *testing.B, what string, ok func() bool) {
 	b.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(90 * time.Second); ; <-tick.C {
-		_, text, err := request(b.Context(), client, "GET", p.url+"/v1/services", "")
-		if err != nil {
-			b.Fatal(err)
-		}
-		var s muster.Services
-		if err := json.Unmarshal([]byte(text), &s); err != nil {
-			b.Fatal(err)
-		}
-		if ok(s) {
-			return
-		}
+	for deadline := time.Now().Add(90 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(deadline) {
 			b.Fatalf("waited for %s", what)
 		}
