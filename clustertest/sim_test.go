@@ -1,5 +1,3 @@
-//go:build sim
-
 package clustertest_test
 
 import (
@@ -28,13 +26,13 @@ import (
 // it does not, so a run cannot be repeated to the letter.
 
 var (
-	simFailovers = flag.Int("sim.failovers", 2000, "failovers that the simulation makes")
-	simSeed      = flag.Uint64("sim.seed", 0, "seed of the simulation; 0: by chance")
+	simFailovers = flag.Int("sim.failovers", 0, "failovers that the simulation makes by chance; 0: the scripts only")
+	simSeed      = flag.Uint64("sim.seed", 1, "seed of the simulation; 0: by chance")
 	simTrace     = flag.Bool("sim.trace", false, "print what happened in each run")
 )
 
-// tally is what many runs came to.
-type tally struct {
+// simTally is what many runs came to.
+type simTally struct {
 	mu        sync.Mutex
 	runs      int
 	failovers int
@@ -43,13 +41,13 @@ type tally struct {
 	stats     leaseStats
 }
 
-func (t *tally) enough() bool {
+func (t *simTally) enough() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.failovers >= *simFailovers
 }
 
-func (t *tally) add(w *world, took time.Duration, s leaseStats) {
+func (t *simTally) add(w *world, took time.Duration, s leaseStats) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.runs++
@@ -62,12 +60,15 @@ func (t *tally) add(w *world, took time.Duration, s leaseStats) {
 // TestSimulation runs worlds with faults by chance, until there have been as many
 // failovers as asked for.
 func TestSimulation(t *testing.T) {
+	if *simFailovers == 0 {
+		t.Skip("ask for it: -sim.failovers 2000")
+	}
 	seed := *simSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d", seed)
-	var sum tally
+	var sum simTally
 	began := time.Now()
 	t.Run("runs", func(t *testing.T) {
 		for worker := range 2 {
@@ -80,21 +81,22 @@ func TestSimulation(t *testing.T) {
 		}
 	})
 	s := sum.stats
-	t.Logf("%d runs: %d failovers in %.1f virtual hours, %d acknowledgements, %v", sum.runs, sum.failovers, sum.virtual.Hours(), sum.acks, time.Since(began))
-	t.Logf("%d leases, %d of them hazy", s.leases, s.hazy)
+	line := fmt.Sprintf("%d runs, %d failovers, %.1f virtual hours, %d acknowledgements in %v; %d leases, %d hazy; ended",
+		sum.runs, sum.failovers, sum.virtual.Hours(), sum.acks, time.Since(began).Round(time.Second), s.leases, s.hazy)
 	for i, what := range []string{"while nothing happened", "in an outage without a failover", "across clean failovers", "with a fallback"} {
-		t.Logf("%d ended %s, at most %v after their TTL", s.ended[i], what, s.late[i])
+		line += fmt.Sprintf(" %d %s (at most %v after the TTL, %v before the bound);", s.ended[i], what, s.late[i].Round(time.Millisecond), s.left[i].Round(time.Millisecond))
 		if !t.Failed() && s.ended[i] == 0 {
 			t.Errorf("none ended %s: that bound was never put to the test", what)
 		}
 	}
+	t.Log(line)
 	if !t.Failed() && sum.failovers < *simFailovers {
 		t.Errorf("got %d failovers, want at least %d", sum.failovers, *simFailovers)
 	}
 }
 
 // chance is one run.
-func chance(t *testing.T, sum *tally, seed uint64, run int) {
+func chance(t *testing.T, sum *simTally, seed uint64, run int) {
 	o := options{nodes: 3, seed: seed + uint64(run), snapshots: run%5 == 3, gentle: run%4 >= 2}
 	if run%6 == 5 {
 		o.nodes = 5

@@ -1,5 +1,3 @@
-//go:build sim
-
 package clustertest_test
 
 import (
@@ -9,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/fsm"
 	"github.com/muster-registry/muster/lease"
 )
 
@@ -57,13 +55,22 @@ func (d deafPeers) Handle(method string, fn handlerFunc) {
 	})
 }
 
-// anyLeader takes a decision to whoever leads, as if it were his.
-func anyLeader(ctx context.Context, p *process, ops [][]byte) ([][]byte, error) {
-	n := p.w.leader()
-	if n == nil || n != p.n && !p.w.linked(p.n.index, n.index) {
-		return nil, muster.Errorf(muster.CodeNoLeader, "nobody leads")
+// inherit keeps a decision, and has it applied when another has led for a while, as
+// if it were his.
+func inherit(p *process, term uint64, d lease.Decision) {
+	for simSleep(p.w.ctx.Done(), time.Second) {
+		n := p.w.leader()
+		if n == nil {
+			continue
+		}
+		q := n.running()
+		if s := q.session.Load(); s != nil && s.term > term {
+			if simSleep(p.w.ctx.Done(), time.Second) {
+				_, _ = q.ship(p.w.ctx, [][]byte{fsm.Encode(q.decisionOp(s.term, d))})
+			}
+			return
+		}
 	}
-	return n.running().ship(ctx, ops)
 }
 
 // TestSimulationFindsFaults breaks one thing the keeper stands on at a time: the
@@ -81,7 +88,7 @@ func TestSimulationFindsFaults(t *testing.T) {
 			p.stop.pass(p.dead)
 			return time.Now().Add(time.Since(p.w.began) / 2)
 		}}, "early", quiet},
-		{"a decision for another's term", faulty{propose: anyLeader}, "early", forgotten},
+		{"a decision for another's term", faulty{decide: inherit}, "early", inherited},
 		{"a stall that is not seen", faulty{deaf: true, peers: func(p *process) lease.Peers { return deafPeers{p} }, now: func(p *process) time.Time {
 			p.stop.pass(p.dead)
 			return time.Now()
@@ -147,24 +154,19 @@ func quiet(w *world) {
 	w.finish(9 * time.Second)
 }
 
-// forgotten cuts a leader off that does not notice it, for longer than a TTL. Then
-// it is heard again, and hears nothing.
-func forgotten(w *world) {
+// inherited has a lease run out whose owner was cut off with the node he beats at,
+// and all nodes restarted right after: he is heard again, under another leader.
+func inherited(w *world) {
 	const ttl = 3 * time.Second
-	old := w.leader()
-	w.owner(old.index+1, ttl, true)
-	w.owner(old.index+2, ttl, true)
-	w.sleep(2*ttl + time.Second)
-	release := w.hang(old)
-	w.owner(old.index+4, ttl, true)
-	w.sleep(100 * time.Millisecond)
-	speaks, hears := w.mute(old), w.deaf(old)
+	home := w.nodes[(w.leader().index+1)%3]
+	o := &owner{w: w, ttl: ttl, life: mortal, node: home.index, home: true, die: make(chan struct{})}
+	w.wg.Go(o.run)
 	w.sleep(2 * ttl)
-	speaks()
-	w.sleep(time.Second)
-	hears()
-	release()
-	w.finish(3 * ttl)
+	mend := w.isolation(home)
+	w.sleep(ttl + 300*time.Millisecond)
+	mend()
+	w.downtimeAll(nil)()
+	w.finish(4 * ttl)
 }
 
 // stalled stops the leader's keeper, and nothing else, for longer than a TTL.

@@ -1,5 +1,3 @@
-//go:build sim
-
 package clustertest_test
 
 import (
@@ -50,7 +48,7 @@ func (w *world) checkLeases() (stats leaseStats) {
 			w.fail("late", "%s %v (ttl %v), last heard from at %v, ended at %v, %v late; it should have by %v: %d failovers, %d of them not clean",
 				l.id, l.keys, l.ttl, sent.Sub(w.began), ended.Sub(w.began), ended.Sub(sent)-l.ttl, limit.by.Sub(w.began), limit.failovers, limit.fallbacks)
 		case gone:
-			stats.note(ended.Sub(sent)-l.ttl, limit)
+			stats.note(ended.Sub(sent)-l.ttl, limit.by.Sub(ended), limit)
 		}
 	}
 	return stats
@@ -59,11 +57,12 @@ func (w *world) checkLeases() (stats leaseStats) {
 // leaseStats is what became of the leases of a run.
 type leaseStats struct {
 	leases, hazy int
-	ended        [4]int // in calm; in an outage or so without a failover; across clean failovers; with a fallback
-	late         [4]time.Duration
+	ended        [4]int           // in calm; in an outage or so without a failover; across clean failovers; with a fallback
+	late         [4]time.Duration // the latest after its TTL
+	left         [4]time.Duration // the least before its bound
 }
 
-func (s *leaseStats) note(late time.Duration, l limit) {
+func (s *leaseStats) note(late, left time.Duration, l limit) {
 	class := 1
 	switch {
 	case l.fallbacks > 0:
@@ -73,14 +72,23 @@ func (s *leaseStats) note(late time.Duration, l limit) {
 	case l.calm:
 		class = 0
 	}
-	s.ended[class]++
-	s.late[class] = max(s.late[class], late)
+	s.merge(class, 1, late, left)
 }
 
 func (s *leaseStats) add(o leaseStats) {
 	s.leases, s.hazy = s.leases+o.leases, s.hazy+o.hazy
 	for i := range s.ended {
-		s.ended[i] += o.ended[i]
-		s.late[i] = max(s.late[i], o.late[i])
+		s.merge(i, o.ended[i], o.late[i], o.left[i])
 	}
+}
+
+func (s *leaseStats) merge(class, ended int, late, left time.Duration) {
+	if ended == 0 {
+		return
+	}
+	if s.ended[class] == 0 || left < s.left[class] {
+		s.left[class] = left
+	}
+	s.ended[class] += ended
+	s.late[class] = max(s.late[class], late)
 }

@@ -1,5 +1,3 @@
-//go:build sim
-
 package clustertest_test
 
 import (
@@ -332,9 +330,6 @@ func (p *process) ship(ctx context.Context, ops [][]byte) ([][]byte, error) {
 func (p *process) proposeAs(ctx context.Context, term uint64, ops [][]byte) ([][]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, muster.DefaultTimeout)
 	defer cancel()
-	if p.w.faulty.propose != nil {
-		return p.w.faulty.propose(ctx, p, ops)
-	}
 	if s := p.session.Load(); s == nil || s.term != term {
 		return nil, muster.Errorf(muster.CodeNoLeader, "no session of term %d", term)
 	}

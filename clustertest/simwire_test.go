@@ -1,5 +1,3 @@
-//go:build sim
-
 package clustertest_test
 
 import (
@@ -82,6 +80,11 @@ func (p *process) Decide(ctx context.Context, term uint64, d lease.Decision) (ui
 	if op == nil {
 		return 0, muster.Errorf(muster.CodeNoLeader, "the simulation has no %s", d.Kind)
 	}
+	if decide := p.w.faulty.decide; decide != nil {
+		p.w.wg.Go(func() { decide(p, term, d) })
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
 	out, err := p.proposeAs(ctx, term, [][]byte{fsm.Encode(op)})
 	if err != nil {
 		return 0, err
@@ -99,9 +102,6 @@ func (p *process) decisionOp(term uint64, d lease.Decision) fsm.Op {
 	ids := make([]muster.LeaseID, len(d.Leases))
 	for n, l := range d.Leases {
 		refs[n], ids[n] = fsm.LeaseGen{ID: l.ID, Generation: l.Generation}, l.ID
-	}
-	if n := p.w.leader(); p.w.faulty.propose != nil && n != nil {
-		term = n.running().raft.CurrentTerm()
 	}
 	switch d.Kind {
 	case lease.Expire, lease.LetGo:

@@ -1,5 +1,3 @@
-//go:build sim
-
 package clustertest_test
 
 import (
@@ -47,11 +45,11 @@ type world struct {
 
 // faulty breaks what the keeper stands on, to see that the checks find it.
 type faulty struct {
-	raft    func(p *process) lease.Raft
-	peers   func(p *process) lease.Peers
-	now     func(p *process) time.Time
-	propose func(ctx context.Context, p *process, ops [][]byte) ([][]byte, error)
-	deaf    bool // a stalled keeper does not hear heartbeats; its clock goes on
+	raft   func(p *process) lease.Raft
+	peers  func(p *process) lease.Peers
+	now    func(p *process) time.Time
+	decide func(p *process, term uint64, d lease.Decision)
+	deaf   bool // a stalled keeper does not hear heartbeats; its clock goes on
 }
 
 // violation is a promise that was broken.
