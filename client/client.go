@@ -88,6 +88,9 @@ func (c *Client) Close() {
 	}
 }
 
+// Zone is the Config's.
+func (c *Client) Zone() string { return c.cfg.Zone }
+
 // start runs f in a goroutine whose context ends with ctx or when the client is
 // closed.
 func (c *Client) start(ctx context.Context, f func(context.Context)) error {

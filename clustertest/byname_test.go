@@ -92,25 +92,38 @@ type callers struct {
 func startCallers(t *testing.T, h *http.Client, methods ...string) *callers {
 	c := &callers{stop: make(chan struct{})}
 	for _, method := range methods {
-		c.all.Go(func() {
-			pace := time.NewTicker(2 * time.Millisecond)
-			defer pace.Stop()
-			for {
-				select {
-				case <-c.stop:
-					return
-				case <-pace.C:
-				}
-				if err := callOnce(t.Context(), h, method); err != nil {
-					c.failed.Add(1)
-					c.first.CompareAndSwap(nil, &err)
-				} else {
-					c.ok.Add(1)
-				}
-			}
-		})
+		c.run(func() error { return callOnce(t.Context(), h, method) })
 	}
 	return c
+}
+
+// startCalling calls again and again, n at the same time.
+func startCalling(call func() error, n int) *callers {
+	c := &callers{stop: make(chan struct{})}
+	for range n {
+		c.run(call)
+	}
+	return c
+}
+
+func (c *callers) run(call func() error) {
+	c.all.Go(func() {
+		pace := time.NewTicker(2 * time.Millisecond)
+		defer pace.Stop()
+		for {
+			select {
+			case <-c.stop:
+				return
+			case <-pace.C:
+			}
+			if err := call(); err != nil {
+				c.failed.Add(1)
+				c.first.CompareAndSwap(nil, &err)
+			} else {
+				c.ok.Add(1)
+			}
+		}
+	})
 }
 
 func callOnce(ctx context.Context, h *http.Client, method string) error {
