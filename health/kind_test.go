@@ -319,12 +319,22 @@ func TestLifeOfAServer(t *testing.T) {
 // a second, and no more than 8 at once, by all nodes together.
 func TestTargetLimits(t *testing.T) {
 	t.Run("slow target", func(t *testing.T) {
-		if _, most := crowd(t, 300*time.Millisecond, 60); most > 8 || most < 3 {
+		if _, most := crowd(t, nil, 300*time.Millisecond, 60); most > 8 || most < 3 {
+			t.Errorf("%d probes at once", most)
+		}
+	})
+	t.Run("many names of a slow target", func(t *testing.T) {
+		table := map[string][]string{}
+		for n := range crowdSize {
+			table[fmt.Sprintf("h%d.test", n)] = []string{"127.0.0.1"}
+		}
+		g := health.NewGuard(health.GuardConfig{Loopback: true, Resolver: names(t, table)})
+		if _, most := crowd(t, g, 300*time.Millisecond, 60); most > 8 || most < 3 {
 			t.Errorf("%d probes at once", most)
 		}
 	})
 	t.Run("fast target", func(t *testing.T) {
-		starts, _ := crowd(t, 0, 150)
+		starts, _ := crowd(t, nil, 0, 150)
 		for n, from := range starts {
 			in := 0
 			for _, s := range starts[n:] {
@@ -342,9 +352,12 @@ func TestTargetLimits(t *testing.T) {
 	})
 }
 
+const crowdSize = 400
+
 // crowd has 400 instances on one address be probed every second, and returns when
-// that many probes arrived, and the most that were there at once.
-func crowd(t *testing.T, slow time.Duration, count int) ([]time.Time, int) {
+// that many probes arrived, and the most that were there at once. With a guard each
+// has a name of its own.
+func crowd(t *testing.T, g *health.Guard, slow time.Duration, count int) ([]time.Time, int) {
 	t.Helper()
 	var mu sync.Mutex // guards what follows
 	var starts []time.Time
@@ -363,10 +376,13 @@ func crowd(t *testing.T, slow time.Duration, count int) ([]time.Time, int) {
 		open--
 		mu.Unlock()
 	})
-	r := newRig(t, 3, nil)
+	r := newRig(t, 3, g)
 	i := at(addr, muster.Check{Type: muster.CheckHTTP, Interval: muster.Duration(time.Second)})
-	for n := range 400 {
+	for n := range crowdSize {
 		next := *i
+		if g != nil {
+			next.Address = fmt.Sprintf("h%d.test", n)
+		}
 		next.ID = "web-" + strconv.Itoa(n)
 		r.register(next)
 	}

@@ -43,6 +43,7 @@ type rigNode struct {
 	alive    bool            // guarded by rig.mu
 	failing  map[string]bool // guarded by rig.mu: dependencies this node sees failing
 	deaf     bool            // guarded by rig.mu: its messages do not arrive
+	lost     [][]byte        // guarded by rig.mu: those that did not
 }
 
 func newRig(t testing.TB, count int, guard *health.Guard) *rig {
@@ -148,6 +149,9 @@ func (n *rigNode) Handle(method string, fn func(context.Context, string, []byte)
 func (n *rigNode) Call(ctx context.Context, to, method string, body []byte) ([]byte, error) {
 	n.r.mu.Lock()
 	deaf := n.deaf
+	if deaf {
+		n.lost = append(n.lost, body)
+	}
 	n.r.mu.Unlock()
 	if !deaf {
 		for _, o := range n.r.nodes {

@@ -327,6 +327,76 @@ func TestNewLife(t *testing.T) {
 	})
 }
 
+// TestLateReport: a report about an earlier life that was long on its way says
+// nothing of the present one.
+func TestLateReport(t *testing.T) {
+	scenario(t, func(t *testing.T, r *rig) {
+		inst := needs("w0")
+		inst.Namespace, inst.Service = "default", "web"
+		for n := 1; slices.Contains(health.Owners([]string{"n1", "n2", "n3"}, keyOf(&inst), 0), "n1"); n++ {
+			inst.ID = fmt.Sprintf("w%d", n)
+		}
+		i := r.register(needs(inst.ID))
+		time.Sleep(2 * time.Second)
+		r.see(nil, "db", true)
+		time.Sleep(9 * time.Second)
+		deaf := func(is bool) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.nodes[1].deaf, r.nodes[2].deaf = is, is
+		}
+		deaf(true) // just before they turn
+		for r.nodes[1].metric("muster_health_probes_total", "dependency") < 3 || r.nodes[2].metric("muster_health_probes_total", "dependency") < 3 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(500 * time.Millisecond)
+		r.transcript()
+		r.register(needs(inst.ID))
+		deaf(false)
+		late := 0
+		for _, n := range r.nodes[1:] {
+			r.mu.Lock()
+			lost := n.lost
+			r.mu.Unlock()
+			for _, body := range lost {
+				if strings.Contains(string(body), "no routable instance") {
+					late++
+				}
+				if _, err := r.nodes[0].handlers["health/report"](t.Context(), n.id, body); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if late == 0 {
+			t.Fatal("no report was lost")
+		}
+		time.Sleep(time.Second)
+		if got := r.status(i).Status; got != muster.StatusUnknown {
+			t.Errorf("the new life is %s\n%s", got, r.transcript())
+		}
+	})
+}
+
+// TestOpinionsReachANewLeader: what one of the owners held before the leader
+// changed counts when the other comes to hold it afterwards.
+func TestOpinionsReachANewLeader(t *testing.T) {
+	scenario(t, func(t *testing.T, r *rig) {
+		i := r.register(needs("w1"))
+		time.Sleep(2 * time.Second)
+		mine, _ := r.owners(i)
+		r.see(mine[0], "db", true)
+		time.Sleep(16 * time.Second)
+		r.expect("w1 up db:up")
+		r.lead(r.nodes[1])
+		time.Sleep(2 * time.Second)
+		r.see(mine[1], "db", true)
+		time.Sleep(16 * time.Second)
+		if got := r.status(i).Status; got != muster.StatusDown {
+			t.Errorf("both see it failing, and it is %s\n%s", got, r.transcript())
+		}
+	})
+}
+
 // TestWorstCounts: of several checks the worst counts, each has its own state.
 func TestWorstCounts(t *testing.T) {
 	scenario(t, func(t *testing.T, r *rig) {
