@@ -3,10 +3,12 @@ package client
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/problem"
 )
 
 const (
@@ -161,6 +163,11 @@ func (k *keeper) wanting(now time.Time) ([]registration, time.Duration) {
 		case !s.wanted || s.stopping:
 		case left > 0:
 			next = min(next, left)
+		case s.alone && len(batch) == 0:
+			s.tried = true
+			return []registration{{s, s.spec, s.version}}, 0
+		case s.alone:
+			next = 0 // after this batch
 		case len(batch) < muster.MaxBatchItems:
 			s.tried = true
 			batch = append(batch, registration{s, s.spec, s.version})
@@ -199,14 +206,28 @@ func (k *keeper) send(ctx context.Context, batch []registration, pause func() ti
 		k.rouse()
 		return
 	}
+	rest := batch[len(items):]
+	if e, coded := errors.AsType[*muster.Error](err); coded && problem.Status(e.Code) < http.StatusTooManyRequests && e.Code != CodeUnreachable {
+		// A request that cannot be read is refused as a whole, though it may be one
+		// instance that makes it so, with a field that this registry does not know.
+		if len(rest) == 1 {
+			rest[0].s.refused(err, now, pause)
+		} else {
+			for _, r := range rest {
+				r.s.alone = true
+			}
+		}
+		k.rouse()
+		return
+	}
 	again := now.Add(min(pause(), registerMost))
-	for _, r := range batch[len(items):] {
+	for _, r := range rest {
 		r.s.retry = again
 		if !r.s.live {
 			r.s.set(r.s.state, err)
 		}
 	}
-	k.c.cfg.Logger.Warn("registration failed and is tried again", "instances", len(batch)-len(items), "err", err)
+	k.c.cfg.Logger.Warn("registration failed and is tried again", "instances", len(rest), "err", err)
 }
 
 // taken notes a registration that the registry took. It is called with mu held.
@@ -214,7 +235,7 @@ func (s *Session) taken(version uint64, sent time.Time) {
 	if s.stopping {
 		return
 	}
-	s.live, s.heard = true, sent
+	s.live, s.heard, s.alone = true, sent, false
 	s.rounds++
 	s.wanted = s.version != version
 	s.due = sent.Add(persistentPace)

@@ -228,6 +228,11 @@ func (r *registry) batch(req *http.Request) (any, error) {
 	if err := json.NewDecoder(req.Body).Decode(&in); err != nil {
 		return nil, muster.Errorf(muster.CodeInvalidJSON, "%v", err)
 	}
+	for _, i := range in.Instances {
+		if i.Meta["unknown"] != "" {
+			return nil, muster.Errorf(muster.CodeUnknownField, "nobody knows this field")
+		}
+	}
 	type result struct {
 		Namespace string           `json:"namespace"`
 		Service   string           `json:"service"`
@@ -362,11 +367,11 @@ func (r *registry) watch(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.(http.Flusher).Flush()
 	if cursor == 0 {
+		cursor = r.index // before the views: what happens while one is sent is told again
 		for _, name := range services {
 			v, _ := r.view(muster.ServiceKey{Namespace: muster.DefaultNamespace, Service: name})
 			r.say(w, "snapshot", 0, v)
 		}
-		cursor = r.index
 		r.say(w, "synced", cursor, map[string]uint64{"index": cursor})
 	}
 	alive := time.NewTicker(15 * time.Second)

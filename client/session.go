@@ -55,6 +55,7 @@ type Session struct {
 	wanted   bool          // spec has to be registered (again)
 	tried    bool          // a registration was ever sent
 	stopping bool          // nothing is to be sent any more but the deregistration
+	alone    bool          // to be registered in a request of its own
 	rounds   uint64        // registrations that were taken
 	heard    time.Time     // when the last beat or registration that was taken was sent
 	due      time.Time     // when to beat next

@@ -330,6 +330,34 @@ func TestSessionRefused(t *testing.T) {
 	})
 }
 
+// TestSessionBadCompany: an instance that a registry cannot read does not keep the
+// others from it, and is told.
+func TestSessionBadCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, r := newWorld(), newRegistry()
+		c := newClient(t, w, w.nodes(r, 1))
+		var good []*client.Session
+		bad := web("bad", 10*time.Second)
+		bad.Meta = map[string]string{"unknown": "x"}
+		var refused *client.Session
+		for n := range 20 {
+			if n == 10 {
+				refused = mustRegister(t, c, t.Context(), bad)
+			}
+			good = append(good, mustRegister(t, c, t.Context(), web(fmt.Sprintf("i%d", n), 10*time.Second)))
+		}
+		for _, s := range good {
+			if err := s.Await(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := refused.Await(t.Context()); !errors.Is(err, muster.CodeUnknownField) {
+			t.Errorf("got %v", err)
+		}
+		wantStates(t, refused, "registering ended")
+	})
+}
+
 // TestSessionPersistent has no lease, and is still put back when it is lost.
 func TestSessionPersistent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -226,6 +226,99 @@ func TestClientSessionsSurviveTheLeader(t *testing.T) {
 	}
 }
 
+// TestClientFenced: of two processes with the same id, through different nodes, the
+// later one has it, and the older one is told by its next heartbeat.
+func TestClientFenced(t *testing.T) {
+	c := clustertest.Start(t, 3)
+	followers := c.Followers(c.Leader())
+	one := func(m *clustertest.Member) func(*client.Config) {
+		return func(cfg *client.Config) { cfg.Addrs = []string{m.URL()} }
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), clustertest.Patience)
+	defer cancel()
+	register := func(m *clustertest.Member) (*client.Client, *client.Session) {
+		t.Helper()
+		cl := newSDK(t, c, one(m))
+		s, err := cl.Register(ctx, webInstance("web-1", 2*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Await(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return cl, s
+	}
+	first, older := register(followers[0])
+	<-time.After(5 * time.Millisecond) // incarnations are milliseconds
+	_, newer := register(followers[1])
+	select {
+	case <-older.Done():
+	case <-ctx.Done():
+		t.Fatal("the older one goes on")
+	}
+	if st, err := older.State(); st != client.StateFenced || !errors.Is(err, muster.CodeFenced) {
+		t.Errorf("the older one: %s %v", st, err)
+	}
+	first.Close()
+	if i, err := first.Instance(ctx, "web", "web-1", client.Linearizable()); err != nil || i.Incarnation != newer.Incarnation() {
+		t.Errorf("registered is %+v %v", i, err)
+	}
+}
+
+// TestClientRegistryRestart: all nodes crash and come back after longer than the
+// TTLs. Sessions are registered again, nobody was dropped, and watches showed all of
+// them all the time.
+func TestClientRegistryRestart(t *testing.T) {
+	c := clustertest.Start(t, 3)
+	cl := newSDK(t, c)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*clustertest.Patience)
+	defer cancel()
+	const count = 50
+	var all []*client.Session
+	for n := range count {
+		s, err := cl.Register(ctx, webInstance(fmt.Sprintf("web-%d", n), 2*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, s)
+	}
+	w, err := cl.Watch(ctx, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Wait("all to be there", func() bool { v := w.View(); return v != nil && len(v.Instances) == count })
+	whole := func(when string) {
+		t.Helper()
+		if n := len(w.View().Instances); n != count {
+			t.Fatalf("%s the watch shows %d", when, n)
+		}
+	}
+	for _, m := range c.Members {
+		m.Kill()
+	}
+	c.Wait("a session to be lost", func() bool {
+		whole("with nobody there")
+		st, _ := all[0].State()
+		return st == client.StateLost
+	})
+	for _, m := range c.Members {
+		m.Start()
+	}
+	c.Wait("all to be registered again", func() bool {
+		whole("on the way back")
+		for _, s := range all {
+			if st, _ := s.State(); st != client.StateRegistered {
+				return false
+			}
+		}
+		return w.Status().Connected
+	})
+	whole("in the end")
+	if e, err := cl.Events(ctx, muster.EventQuery{Service: "web", Limit: muster.MaxEvents}); err != nil || len(e.Events) != count {
+		t.Errorf("the journal tells of %d transitions, want one registration each (%v)", len(e.Events), err)
+	}
+}
+
 // TestClientWatch: a watch goes on from node to node while they crash, is told of
 // everything, shows no emptiness in between, and what is registered on one node is
 // soon in the cache of a client of another.
