@@ -16,6 +16,7 @@ const (
 	methodStatus    = "cluster/status"
 	methodTransfer  = "cluster/transfer"
 	methodRemove    = "cluster/remove"
+	methodLife      = "cluster/life"
 	roomPrefix      = "room/"
 )
 
@@ -27,6 +28,7 @@ func (n *Node) handleCalls() {
 	n.port.Handle(methodStatus, n.handleStatus)
 	n.port.Handle(methodTransfer, n.handleTransfer)
 	n.port.Handle(methodRemove, n.handleRemove)
+	n.port.Handle(methodLife, n.handleLife)
 }
 
 // Handle serves a method of another room to the members of the cluster. fn is

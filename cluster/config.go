@@ -90,6 +90,8 @@ type Config struct {
 	// any is accepted. With any, nodes encrypt what they say to each other and speak
 	// only with nodes that have one of them.
 	Keys [][]byte
+	// SlowFailover leaves the election after a leader's death to raft's timers.
+	SlowFailover bool
 	// Insecure is shown in Status.
 	Insecure bool
 }

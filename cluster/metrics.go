@@ -16,6 +16,7 @@ type metrics struct {
 	forwards      prometheus.Counter
 	forwardOps    prometheus.Counter
 	nudges        prometheus.Counter
+	fastElections prometheus.Counter
 	confirms      prometheus.Counter
 	shed          prometheus.Counter
 	changes       prometheus.Counter
@@ -30,6 +31,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 		leaderChanges: counter("muster_cluster_leader_changes_total", "How often this node has seen another leader than before."),
 		forwards:      counter("muster_cluster_forwards_total", "Calls that passed operations on to the leader."),
 		nudges:        counter("muster_cluster_commit_nudges_total", "Messages that told a follower at once what was committed."),
+		fastElections: counter("muster_cluster_fast_elections_total", "Elections this node began because the leader's process was gone."),
 		forwardOps:    counter("muster_cluster_forward_operations_total", "Operations passed on to the leader."),
 		confirms:      counter("muster_cluster_confirm_rounds_total", "Rounds in which this node as leader asked the voters for their term."),
 		shed:          counter("muster_cluster_shed_operations_total", "Operations refused because too many were waiting."),
@@ -46,7 +48,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	collectors := append(m.gauges(n), m.leaderChanges, m.forwards, m.forwardOps, m.nudges, m.confirms, m.shed, m.changes, m.commitSeconds, m.entryOps)
+	collectors := append(m.gauges(n), m.leaderChanges, m.forwards, m.forwardOps, m.nudges, m.fastElections, m.confirms, m.shed, m.changes, m.commitSeconds, m.entryOps)
 	for _, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			return m, fmt.Errorf("registering metrics: %w", err)

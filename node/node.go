@@ -47,6 +47,9 @@ type Config struct {
 	Found Found
 	// RaftProfile is fast, default or slow; default when empty.
 	RaftProfile string
+	// SlowFailover leaves the election after the death of a leader's process to raft's
+	// timers.
+	SlowFailover bool
 	// Secrets are the files of the cluster key and of the API port's certificate.
 	Secrets Secrets
 	// Insecure allows a bind that others can reach although nothing is encrypted
@@ -161,7 +164,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 			API: n.api.Addr().String(), Peer: n.cfg.PeerAddr, Gossip: n.cfg.GossipAddr, Advertise: n.cfg.Advertise,
 		},
 		BootstrapExpect: n.cfg.Found.BootstrapExpect, Join: n.cfg.Found.Join,
-		Profile: cluster.Profile(n.cfg.RaftProfile), Insecure: n.cfg.Insecure, Keys: n.keys,
+		Profile: cluster.Profile(n.cfg.RaftProfile), Insecure: n.cfg.Insecure, Keys: n.keys, SlowFailover: n.cfg.SlowFailover,
 	}, cluster.Deps{FSM: n.state, Logger: deps.Logger, Registerer: metrics, Faults: deps.Faults})
 	if err != nil {
 		return err

@@ -56,6 +56,16 @@ func (p *Port) dial(ctx context.Context, target string, kind Kind) (*conn, error
 	return c, nil
 }
 
+// Probe connects to an address and hangs up. syscall.ECONNREFUSED in its error says
+// that nobody listens there.
+func (p *Port) Probe(ctx context.Context, addr string) error {
+	nc, err := p.connect(ctx, addr)
+	if err != nil {
+		return err
+	}
+	return nc.Close()
+}
+
 func (p *Port) connect(ctx context.Context, addr string) (net.Conn, error) {
 	if err := p.cfg.Links.passDial(ctx, string(p.addr), addr); err != nil {
 		return nil, err
