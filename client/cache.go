@@ -188,6 +188,7 @@ func checked(v *muster.View, key muster.ServiceKey) (*muster.View, error) {
 	if v.Instances == nil {
 		v.Instances = []*muster.Instance{}
 	}
+	displace(v.Instances...)
 	return v, nil
 }
 

@@ -63,8 +63,9 @@ func (c *Calls) check() error {
 // is one, can be had again (http.Request.GetBody).
 //
 // A service is watched from the first call on until ten minutes after the last. With
-// https:// the certificate has to name the instance's address. The returned client
-// has no timeout: give the requests a context, or set one.
+// https:// the certificate has to name the instance's address; the Host header stays
+// the name of the service, or the request's own. The returned client has no timeout:
+// give the requests a context, or set one.
 func (c *Client) HTTPClient() *http.Client { return &http.Client{Transport: c.RoundTripper()} }
 
 // RoundTripper is the transport of HTTPClient, to be wrapped or used elsewhere. It

@@ -14,7 +14,11 @@ import (
 // caller's own. A service that nothing is known of is unknown_service. Where, After
 // (a long poll), Linearizable, MaxStale, MinIndex, In and Info apply.
 func (c *Client) Service(ctx context.Context, service string, opts ...Option) (*muster.View, error) {
-	return read[muster.View](ctx, c, c.newCall(http.MethodGet, servicePath(service), opts).inNamespace(c))
+	v, err := read[muster.View](ctx, c, c.newCall(http.MethodGet, servicePath(service), opts).inNamespace(c))
+	if err == nil {
+		displace(v.Instances...)
+	}
+	return v, err
 }
 
 // Services lists the services of a namespace. Prefix, After, Linearizable,
@@ -68,6 +72,16 @@ func read[T any](ctx context.Context, c *Client, r *request) (*T, error) {
 		return nil, err
 	}
 	return v, nil
+}
+
+// displace notes that the place of instances is not known: only the entity tag of a
+// single one tells it.
+func displace(instances ...*muster.Instance) {
+	for _, i := range instances {
+		if i != nil {
+			i.Place = -1
+		}
+	}
 }
 
 // instanceOf reads an instance and, from its entity tag, its place.

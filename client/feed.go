@@ -18,6 +18,9 @@ const (
 	// last.
 	feedFirst = 200 * time.Millisecond
 	feedMost  = 4 * time.Second
+	// crowd is over how long the clients of a node that fails spread their way to the
+	// next.
+	crowd = 100 * time.Millisecond
 	// pollingFor is how long polls stand in for a stream that was refused.
 	pollingFor = time.Minute
 )
@@ -215,7 +218,7 @@ func (f *feed) run(ctx context.Context) {
 			f.c.nodes.failed(nd, retryAfterOf(err), err)
 			f.away(err)
 			if other, _ := f.c.nodes.another(nd, time.Now()); other != nil {
-				rest(ctx, nil, rand.N(gather)) // others lost the same node
+				rest(ctx, nil, rand.N(crowd))
 				continue
 			}
 			f.recall()

@@ -15,16 +15,25 @@ import (
 // programs that pick now and then. Strategy, Key, PreferZone, Picks, Where,
 // Linearizable, MaxStale, MinIndex, In and Info apply.
 func (c *Client) RemotePick(ctx context.Context, service string, opts ...Option) (*muster.Pick, error) {
-	return read[muster.Pick](ctx, c, c.newCall(http.MethodGet, servicePath(service)+"/pick", opts).inNamespace(c))
+	return c.remotePick(ctx, c.newCall(http.MethodGet, servicePath(service)+"/pick", opts))
+}
+
+func (c *Client) remotePick(ctx context.Context, r *request) (*muster.Pick, error) {
+	p, err := read[muster.Pick](ctx, c, r.inNamespace(c))
+	if err == nil {
+		displace(p.Instance)
+		displace(p.Instances...)
+	}
+	return p, err
 }
 
 // RemoteTicket is RemotePick, and counts the pick as in flight until its Ticket is
 // reported or runs out (TicketTTL applies too). It is never repeated when its
 // outcome is unknown.
 func (c *Client) RemoteTicket(ctx context.Context, service string, opts ...Option) (*muster.Pick, error) {
-	r := c.newCall(http.MethodPost, servicePath(service)+"/pick", opts).inNamespace(c)
+	r := c.newCall(http.MethodPost, servicePath(service)+"/pick", opts)
 	r.read, r.repeatable = true, false
-	return read[muster.Pick](ctx, c, r)
+	return c.remotePick(ctx, r)
 }
 
 // ReportTicket says what became of a pick, to any node, and ends its ticket.

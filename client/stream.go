@@ -234,6 +234,9 @@ func (r *reader) take(m *message) error {
 		if slices.Contains(c.Events, nil) {
 			return fmt.Errorf("%s sent a change with nothing in it", r.node.base)
 		}
+		for _, e := range c.Events {
+			displace(e.Instance)
+		}
 		r.change(c.Events)
 		r.reach(m.ID)
 	case "stale":

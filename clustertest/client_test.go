@@ -82,6 +82,18 @@ func TestClientRoutes(t *testing.T) {
 	if err != nil || len(v.Instances) != 2 || info.Index != v.Index || info.Stale != 0 {
 		t.Errorf("service: %+v %+v %v", v, info, err)
 	}
+	// What came in a list is good for a condition, too, wherever it stood in its entry.
+	for _, id := range []string{"i0", "i7", "i14"} {
+		v, err := cl.Service(ctx, "s0")
+		if err != nil || v.Find(id) == nil {
+			t.Fatalf("s0: %+v %v", v, err)
+		}
+		changed := *v.Find(id)
+		changed.Version = "2"
+		if _, err := cl.PutInstance(ctx, &changed, client.IfUnchanged(&changed)); err != nil {
+			t.Errorf("put %s from a list if unchanged: %v", id, err)
+		}
+	}
 	if v, err := cl.Service(ctx, "web", client.Where(muster.Query{Zone: "b"})); err != nil || len(v.Instances) != 1 {
 		t.Errorf("service by zone: %+v %v", v, err)
 	}

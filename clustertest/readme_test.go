@@ -1,0 +1,70 @@
+package clustertest_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/clustertest"
+)
+
+// TestReadmeProgram builds the Go program of the README as it stands there, but for
+// the addresses, and runs it against a cluster.
+func TestReadmeProgram(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "```go\npackage main\n")
+	program, _, found := strings.Cut("package main\n"+rest, "```")
+	if !found {
+		t.Fatal("the README has no Go program")
+	}
+	c := clustertest.Start(t, 3)
+	for n, addr := range []string{"127.0.0.1:7400", "127.0.0.1:7410", "127.0.0.1:7420"} {
+		if !strings.Contains(program, addr) {
+			t.Fatalf("the program does not name %s", addr)
+		}
+		program = strings.Replace(program, addr, strings.TrimPrefix(c.Members[n].URL(), "http://"), 1)
+	}
+	dir := t.TempDir()
+	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "program")
+	if err := os.WriteFile(source, []byte(program), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 4*clustertest.Patience)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, source).CombinedOutput(); err != nil {
+		t.Fatalf("building it: %v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(ctx, binary)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cl := newSDK(t, c)
+	c.Wait("it to be registered", func() bool {
+		i, err := cl.Instance(ctx, "web", "web-1")
+		return err == nil && i.Routable
+	})
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if got, want := out.String(), "registering <nil>\nregistered <nil>\nended <nil>\n"; got != want {
+		t.Errorf("it printed %q, want %q", got, want)
+	}
+	var v muster.View
+	clustertest.MustDecode(t, c.Members[0].MustDo("GET", "/v1/services/web?consistency=linearizable", "", 200), &v)
+	if v.EmptyReason != muster.EmptyDeregistered {
+		t.Errorf("after its end: %+v", &v)
+	}
+}
