@@ -35,9 +35,10 @@ var house = []room{
 	{path: "health", may: []string{"."}, why: "probes", goroutines: true},
 	{path: "watch", may: []string{"."}, why: "fan-out of committed events", goroutines: true},
 	{path: "balancer", may: []string{"."}, why: "choosing one of many"},
+	{path: "filter", may: []string{"."}, why: "which instances a query means"},
 	{path: "problem", may: []string{"."}, why: "coded error and problem+json, both ways"},
 
-	{path: "registry", may: []string{".", "fsm", "lease", "watch", "balancer", "health"}, why: "the front desk"},
+	{path: "registry", may: []string{".", "fsm", "lease", "watch", "balancer", "health", "filter"}, why: "the front desk"},
 	{path: "cluster/logstore", may: []string{"."}, why: "raft's log on disk, with checksums and fail-stop", goroutines: true},
 	{path: "cluster/peer", may: []string{"."}, why: "the peer port: raft and internal RPC", goroutines: true},
 	{path: "cluster", may: []string{".", "cluster/logstore", "cluster/peer"}, why: "the raft node and the gossip", goroutines: true},

@@ -102,7 +102,7 @@ func (r *Registry) Service(ctx context.Context, k muster.ServiceKey, q *muster.Q
 	if err != nil {
 		return nil, muster.ReadInfo{}, err
 	}
-	f, err := r.filters.compile(q)
+	f, err := r.filters.Compile(q)
 	if err != nil {
 		return nil, muster.ReadInfo{}, err
 	}
@@ -114,7 +114,7 @@ func (r *Registry) Service(ctx context.Context, k muster.ServiceKey, q *muster.Q
 	if v == nil {
 		return nil, info, unknownService(k)
 	}
-	v, err = f.apply(v)
+	v, err = f.Apply(v)
 	if err != nil {
 		return nil, muster.ReadInfo{}, err
 	}

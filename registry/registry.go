@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/filter"
 	"github.com/muster-registry/muster/fsm"
 )
 
@@ -49,7 +50,7 @@ type Registry struct {
 	consensus Consensus
 	keeper    Keeper
 	log       *slog.Logger
-	filters   filterCache
+	filters   filter.Cache
 }
 
 // New returns a registry over deps.

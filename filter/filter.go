@@ -1,4 +1,4 @@
-package registry
+package filter
 
 import (
 	"slices"
@@ -43,8 +43,8 @@ var filterFields = []string{
 	"status", "routable", "suspect", "status_cause", "incarnation",
 }
 
-// filter narrows views. A nil filter lets everything through.
-type filter struct {
+// Filter narrows views. A nil Filter lets everything through.
+type Filter struct {
 	query *muster.Query
 	key   string
 	expr  *expression // nil where the query has no expression
@@ -63,18 +63,20 @@ func (e *expression) match(i *muster.Instance) (bool, error) {
 	return e.eval.Evaluate(filterableOf(i))
 }
 
-// filterCache keeps compiled expressions; the zero cache is ready.
-type filterCache struct {
+// Cache makes filters and keeps compiled expressions. The zero Cache is ready.
+type Cache struct {
 	mu       sync.Mutex
 	compiled map[string]*expression // guarded by mu
 }
 
-// compile checks q and makes a filter of it.
-func (c *filterCache) compile(q *muster.Query) (*filter, error) {
+// Compile checks q and makes a filter of it, nil for a query that lets everything
+// through. The error of an expression that cannot be used is a *muster.Error of
+// CodeInvalidFilter.
+func (c *Cache) Compile(q *muster.Query) (*Filter, error) {
 	if q.IsZero() {
 		return nil, nil
 	}
-	f := &filter{query: q, key: q.Key()}
+	f := &Filter{query: q, key: q.Key()}
 	if q.Filter == "" {
 		return f, nil
 	}
@@ -188,13 +190,13 @@ type filteredView struct {
 	err  error
 }
 
-// apply returns the view of v that f lets through, shared by all who use an equal
-// filter on v.
-func (f *filter) apply(v *muster.View) (*muster.View, error) {
+// Apply returns the view of v that f lets through, shared by all who use an equal
+// filter on v. The error is that of an expression that does not fit an instance.
+func (f *Filter) Apply(v *muster.View) (*muster.View, error) {
 	if f == nil {
 		return v, nil
 	}
-	shared := v.Derive("registry.filtered", func(*muster.View) any { return &filteredViews{byKey: map[string]*filteredView{}} }).(*filteredViews)
+	shared := v.Derive("filter.views", func(*muster.View) any { return &filteredViews{byKey: map[string]*filteredView{}} }).(*filteredViews)
 	shared.mu.Lock()
 	one := shared.byKey[f.key]
 	if one == nil {
@@ -209,7 +211,7 @@ func (f *filter) apply(v *muster.View) (*muster.View, error) {
 }
 
 // narrow makes the view of v that f lets through.
-func (f *filter) narrow(v *muster.View) (*muster.View, error) {
+func (f *Filter) narrow(v *muster.View) (*muster.View, error) {
 	var failed error
 	made := v.Filtered(func(i *muster.Instance) bool {
 		if failed != nil || !f.query.Match(i) {
