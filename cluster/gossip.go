@@ -152,6 +152,15 @@ func (g *gossip) alive() int {
 	return n
 }
 
+// health is memberlist's opinion of this node itself: 0 is well, higher is slower
+// than its peers expect.
+func (g *gossip) health() int {
+	if !g.started.Load() {
+		return 0
+	}
+	return g.list.GetHealthScore()
+}
+
 // forget drops nodes that are dead for longer than d and that keep does not want.
 func (g *gossip) forget(d time.Duration, keep func(id string) bool) {
 	g.mu.Lock()

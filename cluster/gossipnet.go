@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-registry/muster/cluster/peer"
 )
@@ -25,6 +26,7 @@ type gossipNet struct {
 	tcp       *net.TCPListener
 	udp       *net.UDPConn
 	advertise *net.TCPAddr
+	traffic   *traffic
 
 	packets chan *memberlist.Packet
 	streams chan net.Conn
@@ -35,13 +37,40 @@ type gossipNet struct {
 	open map[net.Conn]struct{} // guarded by mu; nil once closed
 }
 
+// traffic counts the packets of the gossip. Streams, by which two nodes compare all
+// they know every half a minute, are not among them.
+type traffic struct{ packets, bytes *prometheus.CounterVec }
+
+func newTraffic() *traffic {
+	counter := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "muster_cluster_gossip_" + name, Help: help}, []string{"direction"})
+	}
+	t := &traffic{
+		packets: counter("packets_total", "Packets of gossip, by direction."),
+		bytes:   counter("packet_bytes_total", "Bytes of packets of gossip, by direction."),
+	}
+	for _, direction := range []string{"sent", "received"} {
+		t.packets.WithLabelValues(direction)
+		t.bytes.WithLabelValues(direction)
+	}
+	return t
+}
+
+func (t *traffic) sent(bytes int)     { t.count("sent", bytes) }
+func (t *traffic) received(bytes int) { t.count("received", bytes) }
+
+func (t *traffic) count(direction string, bytes int) {
+	t.packets.WithLabelValues(direction).Inc()
+	t.bytes.WithLabelValues(direction).Add(float64(bytes))
+}
+
 const maxGossipPacket = 64 << 10
 
 // bindGossip binds both sockets of addr. With port 0 it takes a port that is free
 // for both.
 func bindGossip(addr string, links *peer.Links, logger *slog.Logger) (*gossipNet, error) {
 	g := &gossipNet{
-		logger: logger, links: links,
+		logger: logger, links: links, traffic: newTraffic(),
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), closed: make(chan struct{}),
 		open: make(map[net.Conn]struct{}),
 	}
@@ -116,6 +145,7 @@ func (g *gossipNet) receive() {
 		if n == 0 || g.blocked(from.String(), g.self()) {
 			continue
 		}
+		g.traffic.received(n)
 		select {
 		case g.packets <- &memberlist.Packet{Buf: buf[:n:n], From: from, Timestamp: time.Now()}:
 		case <-g.closed:
@@ -181,7 +211,9 @@ func (g *gossipNet) WriteTo(b []byte, addr string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	_, err = g.udp.WriteTo(b, to)
+	if _, err = g.udp.WriteTo(b, to); err == nil {
+		g.traffic.sent(len(b))
+	}
 	return time.Now(), err
 }
 

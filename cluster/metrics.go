@@ -37,7 +37,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 		shed:          counter("muster_cluster_shed_operations_total", "Operations refused because too many were waiting."),
 		changes:       counter("muster_cluster_membership_changes_total", "Changes of membership this node as leader set about."),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "muster_cluster_commit_duration_seconds", Help: "Time from giving an entry to raft until it was applied here.",
+			Name: "muster_cluster_commit_seconds", Help: "Time from giving an entry to raft until it was applied here.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
 		}),
 		entryOps: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -48,7 +48,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	collectors := append(m.gauges(n), m.leaderChanges, m.forwards, m.forwardOps, m.nudges, m.fastElections, m.confirms, m.shed, m.changes, m.commitSeconds, m.entryOps)
+	collectors := append(m.gauges(n), n.gossip.net.traffic.packets, n.gossip.net.traffic.bytes, m.leaderChanges, m.forwards, m.forwardOps, m.nudges, m.fastElections, m.confirms, m.shed, m.changes, m.commitSeconds, m.entryOps)
 	for _, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			return m, fmt.Errorf("registering metrics: %w", err)
@@ -98,6 +98,16 @@ func (m *metrics) gauges(n *Node) []prometheus.Collector {
 		}),
 		gauge("muster_cluster_queue_operations", "Operations that wait to be proposed.", func() float64 { return float64(n.queue.waiting()) }),
 		gauge("muster_cluster_voters", "Members that vote.", func() float64 { return float64(len(n.voters())) }),
+		gauge("muster_cluster_voters_alive", "Members that vote and that gossip finds alive, this one included.", func() float64 {
+			members, alive := n.gossip.members(), 0
+			for _, s := range n.voters() {
+				if members[string(s.ID)].Alive {
+					alive++
+				}
+			}
+			return float64(alive)
+		}),
+		gauge("muster_cluster_gossip_health_score", "How badly gossip finds this node itself to be doing; 0 is well.", func() float64 { return float64(n.gossip.health()) }),
 		gauge("muster_cluster_members_alive", "Nodes that gossip finds alive, this one included.", func() float64 { return float64(n.gossip.alive()) }),
 		gauge("muster_cluster_snapshots", "Snapshots on disk.", func() float64 {
 			list, err := n.snaps.List()

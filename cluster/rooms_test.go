@@ -115,8 +115,8 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"leading", "leader_known", "term", "commit_index", "applied_index", "voters", "members_alive",
-		"leader_changes_total", "commit_duration_seconds", "entry_operations", "confirm_rounds_total",
+		"leading", "leader_known", "term", "commit_index", "applied_index", "voters", "voters_alive", "members_alive",
+		"leader_changes_total", "commit_seconds", "entry_operations", "confirm_rounds_total",
 	} {
 		if values["muster_cluster_"+name] <= 0 {
 			t.Errorf("%s is %v in %v", name, values["muster_cluster_"+name], slices.Sorted(maps.Keys(values)))

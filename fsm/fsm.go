@@ -65,6 +65,9 @@ func New(cfg Config) (*FSM, error) {
 	f.dir.Store(f.st.dir)
 	f.list.Store(newListing(0, f.st.dir))
 	f.clusterID.Store(new(string))
+	if err := f.registerGauges(cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("registering the metrics of the state machine: %w", err)
+	}
 	return f, nil
 }
 

@@ -378,7 +378,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]float64{
-		"instances draining": 1, "instances up": 0, "instances down": 0, "services": 1, "leases own": 1, "leases shared": 0,
+		"instances draining": 1, "instances up": 0, "instances down": 0, "services": 1, "unroutable_services": 1, "leases own": 1, "leases shared": 0,
 		"operations_total deregister unknown_instance": 1, "operations_total register ok": 1, "operations_total register unchanged": 1,
 		"operations_total set_override ok": 1, "transitions_total drain": 1, "transitions_total registered": 1,
 		"applied_entries_total": 4, "applied_index": 4, "journal_events": 2, "epoch": 0, "tombstones instance": 0,

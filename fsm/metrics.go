@@ -62,6 +62,24 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
+// registerGauges registers what is counted when it is asked for.
+func (f *FSM) registerGauges(reg prometheus.Registerer) error {
+	if reg == nil {
+		return nil
+	}
+	return reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "muster", Subsystem: "fsm", Name: "unroutable_services", Help: "Services that have instances, none of which is routable.",
+	}, func() float64 {
+		n := 0
+		for _, p := range f.dir.Load().published() {
+			if len(p.view.Instances) > 0 && p.routable == 0 {
+				n++
+			}
+		}
+		return float64(n)
+	}))
+}
+
 // kindNames are the labels of the operations.
 var kindNames = map[kind]string{
 	kindRegister: "register", kindDeregister: "deregister", kindExpire: "expire", kindSuspect: "suspect", kindRelease: "release",

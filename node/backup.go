@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/muster-registry/muster/fsm"
 )
 
@@ -41,8 +39,7 @@ type backupWriter struct {
 	ready func() bool
 	log   *slog.Logger
 
-	last     prometheus.Gauge
-	failures prometheus.Counter
+	metrics *metrics
 }
 
 // withDefaults checks b, makes its folder, and fills in what is left out.
@@ -65,15 +62,6 @@ func (b Backups) withDefaults() (Backups, error) {
 	return b, nil
 }
 
-func newBackupWriter(cfg Backups, id string, state *fsm.FSM, ready func() bool, log *slog.Logger, reg prometheus.Registerer) (*backupWriter, error) {
-	b := &backupWriter{
-		cfg: cfg, id: id, state: state, ready: ready, log: log,
-		last:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_backup_last_success_timestamp_seconds", Help: "When this node last wrote a backup by itself; 0: not since it started."}),
-		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_backup_failures_total", Help: "Backups that this node could not write."}),
-	}
-	return b, errors.Join(reg.Register(b.last), reg.Register(b.failures))
-}
-
 // run writes backups until ctx ends.
 func (b *backupWriter) run(ctx context.Context) {
 	if b.cfg.Dir == "" {
@@ -93,12 +81,12 @@ func (b *backupWriter) run(ctx context.Context) {
 		}
 		name, err := b.write()
 		if err != nil {
-			b.failures.Inc()
+			b.metrics.backupFailures.Inc()
 			b.log.Error("cannot write a backup", "dir", b.cfg.Dir, "err", err)
 			wait = min(wait, backupRetry)
 			continue
 		}
-		b.last.SetToCurrentTime()
+		b.metrics.lastBackup.SetToCurrentTime()
 		b.log.Info("wrote a backup", "file", name)
 	}
 }

@@ -94,8 +94,11 @@ type Node struct {
 	backups *backupWriter
 	http    *httpapi.Server
 	api     net.Listener
-	keys    [][]byte
-	fatal   chan error // of the state machine; holds the first
+	metrics *metrics
+	// registry holds the metrics of all rooms.
+	registry *prometheus.Registry
+	keys     [][]byte
+	fatal    chan error // of the state machine; holds the first
 }
 
 // exitError is an error that ends the process with a code of its own.
@@ -130,17 +133,23 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if n.keys, err = readClusterKeys(cfg.Secrets.ClusterKeyFile, deps.Logger); err != nil {
 		return nil, err
 	}
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	cert, err := newCertificate(cfg.Secrets, deps.Logger, metrics)
+	n.registry = prometheus.NewRegistry()
+	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if n.metrics, err = newMetrics(n.registry, cfg.Version, cfg.DataDir); err != nil {
+		return nil, err
+	}
+	cert, err := newCertificate(cfg.Secrets, deps.Logger, n.metrics)
 	if err != nil {
+		return nil, err
+	}
+	if err := certificateExpiry(n.registry, cert); err != nil {
 		return nil, err
 	}
 	if n.api, err = listen(cfg.APIAddr); err != nil {
 		return nil, err
 	}
 	n.api = cert.over(n.api)
-	if err := n.assemble(deps, metrics); err != nil {
+	if err := n.assemble(deps, n.registry); err != nil {
 		return nil, errors.Join(err, n.api.Close())
 	}
 	return n, nil
@@ -199,9 +208,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	n.picks = picks{balancer: picker, cluster: n.cluster, log: deps.Logger}
 	n.picks.join()
 	ready := func() bool { _, ok := n.cluster.Freshness(); return ok }
-	if n.backups, err = newBackupWriter(n.cfg.Backups, n.cluster.ID(), n.state, ready, deps.Logger, metrics); err != nil {
-		return err
-	}
+	n.backups = &backupWriter{cfg: n.cfg.Backups, id: n.cluster.ID(), state: n.state, ready: ready, log: deps.Logger, metrics: n.metrics}
 	desk, err := registry.New(registry.Config{Logger: deps.Logger}, registry.Deps{State: n.state, Consensus: n.cluster, Keeper: n.keeper})
 	if err != nil {
 		return err
@@ -331,6 +338,9 @@ func (n *Node) Cluster() *cluster.Node { return n.cluster }
 // State is the node's copy of the replicated state, for tests and for tools in
 // the same process.
 func (n *Node) State() *fsm.FSM { return n.state }
+
+// Metrics are what GET /metrics shows, for tests and for tools in the same process.
+func (n *Node) Metrics() *prometheus.Registry { return n.registry }
 
 // checkBinds refuses a bind that others can reach, unless that was asked for.
 func checkBinds(cfg Config) error {

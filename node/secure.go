@@ -83,24 +83,18 @@ type certificate struct {
 }
 
 // newCertificate reads the certificate; nil where there is to be none.
-func newCertificate(s Secrets, log *slog.Logger, reg prometheus.Registerer) (*certificate, error) {
+func newCertificate(s Secrets, log *slog.Logger, m *metrics) (*certificate, error) {
 	switch {
 	case s.TLSCertFile == "" && s.TLSKeyFile == "":
 		return nil, nil
 	case s.TLSCertFile == "" || s.TLSKeyFile == "":
 		return nil, configError("--tls-cert-file and --tls-key-file go together")
 	}
-	c := &certificate{
-		cert: s.TLSCertFile, key: s.TLSKeyFile, log: log,
-		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_tls_reload_failures_total", Help: "Times the certificate of the API port had changed and could not be read."}),
-	}
+	c := &certificate{cert: s.TLSCertFile, key: s.TLSKeyFile, log: log, failures: m.reloadFailures}
 	if err := c.load(c.files()); err != nil {
 		return nil, configError("the certificate of the API port: %w", err)
 	}
-	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "muster_tls_certificate_expiry_timestamp_seconds", Help: "When the certificate of the API port expires.",
-	}, func() float64 { return float64(c.current().Leaf.NotAfter.Unix()) })
-	return c, errors.Join(reg.Register(c.failures), reg.Register(expiry))
+	return c, nil
 }
 
 // files tells apart versions of the two files.

@@ -186,7 +186,7 @@ func TestSecuredCluster(t *testing.T) {
 		t.Errorf("after a damaged file the certificate is %v, want %v", got, second)
 	}
 	status, text, err = request(ctx, client, "GET", nodes[0].url+"/metrics", "")
-	if err != nil || status != 200 || !strings.Contains(text, "muster_tls_reload_failures_total 1") {
+	if err != nil || status != 200 || !strings.Contains(text, "muster_node_tls_reload_failures_total 1") {
 		t.Errorf("the metrics do not count the failure: %d %v", status, err)
 	}
 }
