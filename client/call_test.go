@@ -24,6 +24,9 @@ func TestNewRefuses(t *testing.T) {
 		"a password":      {client.Config{Addrs: []string{"http://u:p@a:1"}}, muster.CodeInvalidAddress},
 		"a bad namespace": {client.Config{Addrs: []string{"a:1"}, Namespace: "-"}, muster.CodeInvalidName},
 		"no patience":     {client.Config{Addrs: []string{"a:1"}, AttemptTimeout: time.Millisecond}, muster.CodeConflictingField},
+		"an expression":   {client.Config{Addrs: []string{"a:1"}, Calls: client.Calls{By: client.PickBy{Where: &muster.Query{Filter: "port == 1"}}}}, muster.CodeConflictingField},
+		"many attempts":   {client.Config{Addrs: []string{"a:1"}, Calls: client.Calls{Attempts: 11}}, muster.CodeConflictingField},
+		"negative hedge":  {client.Config{Addrs: []string{"a:1"}, Calls: client.Calls{Hedge: -1}}, muster.CodeConflictingField},
 		"negative":        {client.Config{Addrs: []string{"a:1"}, Timeout: -1}, muster.CodeConflictingField},
 	} {
 		if _, err := client.New(c.cfg); muster.CodeOf(err) != c.code {

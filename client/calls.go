@@ -48,6 +48,9 @@ func (c *Calls) check() error {
 	if c.AttemptTimeout < 0 || c.Hedge < 0 {
 		return badConfig("a duration of Calls is negative")
 	}
+	if c.By.Where != nil && c.By.Where.Filter != "" {
+		return badConfig("Calls.By.Where has a filter expression, which a client does not evaluate")
+	}
 	return nil
 }
 

@@ -38,7 +38,9 @@ func (f *feeds) of(c *Client, namespace string) *feed {
 		f.by = map[string]*feed{}
 	}
 	if f.by[namespace] == nil {
-		f.by[namespace] = &feed{c: c, namespace: namespace, entries: map[string]*entry{}}
+		f.by[namespace] = &feed{
+			c: c, namespace: namespace, entries: map[string]*entry{}, unsaved: map[*entry]bool{}, save: make(chan struct{}, 1),
+		}
 	}
 	return f.by[namespace]
 }
@@ -50,12 +52,18 @@ type feed struct {
 	namespace string
 
 	mu      sync.Mutex
-	entries map[string]*entry       // guarded by mu: by service
-	end     context.CancelFunc      // guarded by mu: of the goroutine; nil while there is none
-	renew   context.CancelCauseFunc // guarded by mu: interrupts what is open; nil while nothing is
-	now     WatchStatus             // guarded by mu
-	unsaved map[*entry]bool         // guarded by mu
-	save    chan struct{}           // guarded by mu; room for one: there is something to save
+	entries map[string]*entry  // guarded by mu: by service
+	end     context.CancelFunc // guarded by mu: of the goroutine; nil while there is none
+	current *opening           // guarded by mu: nil while nothing is open
+	now     WatchStatus        // guarded by mu
+	unsaved map[*entry]bool    // guarded by mu
+	save    chan struct{}      // room for one: there is something to save
+}
+
+// opening is a stream, or the polls, that will be opened again when other services
+// are watched.
+type opening struct {
+	interrupt context.CancelCauseFunc
 }
 
 // position is where a feed is in the history of a cluster.
@@ -99,11 +107,9 @@ func (f *feed) add(ctx context.Context, service string, w *Watch) error {
 	}
 	ctx, f.end = context.WithCancel(context.WithoutCancel(ctx))
 	f.now = WatchStatus{}
-	f.unsaved, f.save = map[*entry]bool{}, make(chan struct{}, 1)
-	save := f.save
 	f.c.running.Go(func() { f.run(ctx) })
 	if f.c.cfg.SnapshotDir != "" {
-		f.c.running.Go(func() { f.saving(ctx, save) })
+		f.c.running.Go(func() { f.saving(ctx) })
 	}
 	return nil
 }
@@ -127,8 +133,8 @@ func (f *feed) remove(e *entry) {
 
 // interrupt has what is open opened again. It is called with mu held.
 func (f *feed) interrupt() {
-	if f.renew != nil {
-		f.renew(errRenewed)
+	if f.current != nil {
+		f.current.interrupt(errRenewed)
 	}
 }
 
@@ -167,22 +173,25 @@ func (f *feed) away(err error) {
 // opened lets add and remove interrupt what is open: a context that ends then. Where
 // they changed something since watched was asked, it has ended already.
 func (f *feed) opened(ctx context.Context, watched map[string]*entry) (context.Context, func()) {
-	ctx, renew := context.WithCancelCause(ctx)
+	ctx, interrupt := context.WithCancelCause(ctx)
+	o := &opening{interrupt}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.renew = renew
+	f.current = o
 	same := len(watched) == len(f.entries)
 	for name, e := range watched {
 		same = same && f.entries[name] == e
 	}
 	if !same {
-		renew(errRenewed)
+		interrupt(errRenewed)
 	}
 	return ctx, func() {
 		f.mu.Lock()
-		f.renew = nil
+		if f.current == o { // and not that of the goroutine that came after this one
+			f.current = nil
+		}
 		f.mu.Unlock()
-		renew(nil)
+		interrupt(nil)
 	}
 }
 

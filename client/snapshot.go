@@ -48,10 +48,10 @@ func (f *feed) mark(e *entry) {
 }
 
 // saving writes the views that changed, until ctx ends, and then the last of them.
-func (f *feed) saving(ctx context.Context, save <-chan struct{}) {
+func (f *feed) saving(ctx context.Context) {
 	for {
 		select {
-		case <-save:
+		case <-f.save:
 		case <-ctx.Done():
 			f.saveAll()
 			return

@@ -509,6 +509,42 @@ func TestWatchRefuses(t *testing.T) {
 	})
 }
 
+// TestWatchComesAndGoes: the last watch of a namespace ends, slowly, while the next
+// begins, and none after it is left without its view.
+func TestWatchComesAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, r := newWorld(), newRegistry()
+		c := newClient(t, w, []*host{w.add("n1:7400", http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			r.ServeHTTP(w, req)
+			if req.URL.Path == "/v1/watch" {
+				time.Sleep(50 * time.Millisecond)
+			}
+		}))})
+		r.put(lasting("web", "a"))
+		r.put(lasting("api", "x"))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		first, err := c.Watch(ctx, "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := first.Await(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		synctest.Wait()
+		for _, name := range []string{"api", "web", "none"} {
+			next := mustWatch(t, c, name)
+			short, stop := context.WithTimeout(t.Context(), 5*time.Second)
+			if _, err := next.Await(short); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			stop()
+			time.Sleep(time.Second)
+		}
+	})
+}
+
 // TestWatchManyServices: names that do not fit a URL are watched all the same.
 func TestWatchManyServices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

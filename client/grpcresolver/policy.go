@@ -86,11 +86,14 @@ func (p *picker) Pick(info grpcbalancer.PickInfo) (grpcbalancer.PickResult, erro
 		r.Key = key
 	}
 	choice, err := p.cell.balancer.Start(time.Now(), &r)
-	if errors.Is(err, muster.CodeNoInstance) {
+	switch {
+	case err == nil:
+	case len(r.View.Instances) == 0:
 		// What there is a connection to left the service: another picker comes soon.
 		return grpcbalancer.PickResult{}, grpcbalancer.ErrNoSubConnAvailable
-	}
-	if err != nil {
+	case errors.Is(err, muster.CodeNoInstance):
+		return grpcbalancer.PickResult{}, err // calls that wait for ready go on waiting
+	default:
 		return grpcbalancer.PickResult{}, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	began := time.Now()

@@ -311,6 +311,32 @@ func TestPolicy(t *testing.T) {
 	spread("without the one that fails", ctx, func(m map[string]int) bool { return m["s-3"] <= 3 && m["s-0"] >= 25 })
 }
 
+// TestNobodyToPick: calls fail at once and say why, or wait if they are to.
+func TestNobodyToPick(t *testing.T) {
+	n := newNode(t)
+	cl := newClient(t, n)
+	_, i := serve(t, "a")
+	sick := *i
+	sick.Routable, sick.Status, sick.StatusCause = false, muster.StatusDown, muster.CauseCheckFailed
+	n.show("", nil, &sick)
+	conn := dial(t, "muster:///users", grpcresolver.DialOptions(cl)...)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no instance of service users can be picked") {
+		t.Errorf("got %v", err)
+	}
+	waits := make(chan error, 1)
+	go func() {
+		_, err := ask(ctx, conn)
+		waits <- err
+	}()
+	n.show("", nil, i)
+	if err := <-waits; err != nil {
+		t.Errorf("a call that waits: %v", err)
+	}
+}
+
 // TestRoundRobin is one of gRPC's own policies, and an unknown service an error that
 // says so.
 func TestRoundRobin(t *testing.T) {
