@@ -97,9 +97,11 @@ func TestGRPCThroughCrashes(t *testing.T) {
 		c.Wait("calls to go on", func() bool { return calls.ok.Load() > before+n })
 	}
 	more(100)
-	for n := range fleet {
-		fleet[n].leave()
-		fleet[n] = startGRPC(t, c, fmt.Sprintf("users-%d", n))
+	for range max(1, *rollingRounds/4) {
+		for n := range fleet {
+			fleet[n].leave()
+			fleet[n] = startGRPC(t, c, fmt.Sprintf("users-%d", n))
+		}
 	}
 	more(100)
 	fleet[0].kill()
