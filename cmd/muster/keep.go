@@ -2,64 +2,155 @@ package main
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/client"
+	"github.com/muster-registry/muster/problem"
 )
 
-// keep beats for an instance until ctx ends, registers it again when the registry
-// has forgotten it, and takes it away at the end.
-func keep(cmd *cobra.Command, a *api, inst muster.Instance, body map[string]any) error {
-	ctx := cmd.Context()
-	path := instancePath(inst.Service, inst.ID)
-	q := query("namespace", inst.Namespace)
-	fmt.Fprintf(cmd.OutOrStdout(), "keeping %s/%s alive; ctrl-C takes it away\n", inst.Service, inst.ID)
-	wait := inst.TTL.Duration() / 3
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
+const (
+	// silentFor is how long a registration may take before people are told that it
+	// still tries.
+	silentFor = 2 * time.Second
+	// stopTimeout bounds a deregistration at the end, during which the user waits.
+	stopTimeout = 5 * time.Second
+)
+
+// newClient makes a client of the nodes named by --addr, for what goes on for long.
+// The caller closes it.
+func newClient(g *global) (*client.Client, error) {
+	a, err := newAPI(g)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{Addrs: a.addrs, Transport: agent{a.http.Transport}, StopTimeout: stopTimeout})
+}
+
+// agent names this program in what a client sends.
+type agent struct{ http.RoundTripper }
+
+func (t agent) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("User-Agent", "muster/"+version)
+	return t.RoundTripper.RoundTrip(r)
+}
+
+// kept is an instance that is kept registered, and says how that goes.
+type kept struct {
+	inst    muster.Instance
+	client  *client.Client
+	session *client.Session
+	leave   context.CancelFunc // begins the deregistration
+	out     io.Writer
+	json    bool
+}
+
+// newKept begins to keep inst registered until leave is called. A signal to this
+// process does not end it.
+func newKept(ctx context.Context, g *global, inst muster.Instance, out io.Writer) (*kept, error) {
+	c, err := newClient(g)
+	if err != nil {
+		return nil, err
+	}
+	if inst.Weight == 0 {
+		inst.Weight = client.NoTraffic
+	}
+	ctx, leave := context.WithCancel(context.WithoutCancel(ctx))
+	s, err := c.Register(ctx, inst)
+	if err != nil {
+		leave()
+		c.Close()
+		return nil, err
+	}
+	return &kept{inst: inst, client: c, session: s, leave: leave, out: out, json: g.output == "json"}, nil
+}
+
+// follow tells every change of the session until it is over, and returns what it
+// ended with: nil when it was deregistered.
+func (k *kept) follow() error {
+	silence := time.NewTimer(silentFor)
+	defer silence.Stop()
 	for {
 		select {
-		case <-ctx.Done():
-			return takeAway(cmd, a, path, q, inst)
-		case <-timer.C:
-		}
-		var beat muster.Beat
-		_, err := a.call(ctx, http.MethodPut, path+"/heartbeat", q, nil, &beat)
-		switch {
-		case ctx.Err() != nil:
-		case errors.Is(err, muster.CodeUnknownInstance):
-			fmt.Fprintln(cmd.ErrOrStderr(), "the registry has forgotten the instance: registering it again")
-			if _, err := a.call(ctx, http.MethodPut, path, q, body, nil); err != nil {
-				printError(cmd.ErrOrStderr(), err)
+		case <-silence.C:
+			if state, err := k.session.State(); state == client.StateRegistering {
+				k.say(state, "is not registered yet; trying on", err)
 			}
-		case errors.Is(err, muster.CodeFenced):
-			return err
-		case err != nil:
-			printError(cmd.ErrOrStderr(), err)
-		default:
-			wait = time.Duration(beat.Next)
+		case ch, ok := <-k.session.Changes():
+			if !ok {
+				_, err := k.session.State()
+				return err
+			}
+			switch ch.State {
+			case client.StateRegistering:
+				silence.Reset(silentFor)
+			case client.StateRegistered:
+				k.say(ch.State, fmt.Sprintf("is registered at %s:%d", k.inst.Address, k.inst.Port), nil)
+			case client.StateLost:
+				k.say(ch.State, "may have been dropped: no node took a heartbeat in time; trying on", ch.Err)
+			case client.StateFenced:
+				k.say(ch.State, "is somebody else's now", ch.Err)
+			case client.StateEnded:
+				k.ended(ch.Err)
+			}
 		}
-		// After a failure the next beat comes sooner, so that a few fit into the ttl.
-		if err != nil {
-			timer.Reset(min(wait, time.Second))
-			continue
-		}
-		timer.Reset(wait)
 	}
 }
 
-// takeAway deregisters at the end; the context of the command has ended by then.
-func takeAway(cmd *cobra.Command, a *api, path string, q map[string][]string, inst muster.Instance) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), 5*time.Second)
-	defer cancel()
-	if _, err := a.call(ctx, http.MethodDelete, path, q, nil, nil); err != nil {
-		return fmt.Errorf("taking %s/%s away: %w", inst.Service, inst.ID, err)
+func (k *kept) ended(err error) {
+	switch {
+	case err == nil:
+		k.say(client.StateEnded, "is deregistered", nil)
+	case muster.CodeOf(err) == client.CodeUnreachable || problem.Status(muster.CodeOf(err)) >= 500:
+		k.say(client.StateEnded, "could not be deregistered and goes when its lease runs out", err)
+	default:
+		k.say(client.StateEnded, "is refused by the registry", err)
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "deregistered %s/%s\n", inst.Service, inst.ID)
-	return nil
+}
+
+// say tells people, or programs, how the instance stands.
+func (k *kept) say(state client.State, text string, err error) {
+	if k.json {
+		line := map[string]any{"service": k.inst.Service, "id": k.inst.ID, "state": state}
+		if err != nil {
+			line["error"] = brief(err)
+		}
+		// Whoever reads it may be gone; the instance is kept all the same.
+		_ = json.NewEncoder(k.out).Encode(line)
+		return
+	}
+	if err != nil {
+		text += ": " + brief(err)
+	}
+	fmt.Fprintf(k.out, "%s/%s %s\n", k.inst.Service, k.inst.ID, text)
+}
+
+// close lets the instance go, if that is still to be done, and waits for it.
+func (k *kept) close() {
+	k.leave()
+	k.client.Close()
+}
+
+// keep keeps an instance registered until the context of the command ends.
+func keep(cmd *cobra.Command, g *global, inst muster.Instance) error {
+	if inst.ID == "" {
+		inst.ID = endpointID(&inst)
+	}
+	k, err := newKept(cmd.Context(), g, inst, cmd.OutOrStdout())
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	defer context.AfterFunc(cmd.Context(), k.leave)()
+	if !k.json {
+		fmt.Fprintf(cmd.OutOrStdout(), "keeping %s/%s registered; ctrl-C takes it away\n", inst.Service, inst.ID)
+	}
+	return k.follow()
 }

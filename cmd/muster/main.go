@@ -82,6 +82,15 @@ func exitCode(err error) int {
 	return exitError
 }
 
+// brief is an error in half a line: what a node, or the client, says of it, without
+// its causes.
+func brief(err error) string {
+	if e, ok := errors.AsType[*muster.Error](err); ok {
+		return fmt.Sprintf("%s (%s)", e.Detail, e.Code)
+	}
+	return err.Error()
+}
+
 // printError writes one line for people, and the hint below it.
 func printError(w io.Writer, err error) {
 	e, ok := errors.AsType[*muster.Error](err)

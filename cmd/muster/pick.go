@@ -28,10 +28,11 @@ environment, on this command's own input and output. Signals are passed on to it
 and its exit code becomes that of this command (128 plus the signal that ended it,
 127 where it is not found, 126 where it cannot be run):
 
-  MUSTER_ADDRESS    the address, an IP (IPv6 without brackets) or a host name
-  MUSTER_PORT       the port
-  MUSTER_INSTANCE   the id of the instance
-  MUSTER_SERVICE    the name of the service
+  MUSTER_PICKED_ADDRESS    the address, an IP (IPv6 without brackets) or a host name
+  MUSTER_PICKED_PORT       the port
+  MUSTER_PICKED_INSTANCE   the id of the instance
+  MUSTER_PICKED_SERVICE    the name of the service
+  MUSTER_PICKED_NAMESPACE  its namespace
 
 The registry learns what became of the pick: exit code 0 is a success, any other a
 failure of the instance, and how long the command ran is the latency. A command
@@ -41,17 +42,8 @@ at most; how a longer one ended is reported all the same.`,
 		Example: `  muster pick web
   muster pick web --strategy consistent_hash --key user-4711
   muster pick web --zone prefer:eu-1a --tag canary -n 3 -o json
-  muster pick web --exec -- sh -c 'curl -fsS http://$MUSTER_ADDRESS:$MUSTER_PORT/health'`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			own := len(args)
-			if dash := cmd.ArgsLenAtDash(); dash >= 0 {
-				own = dash
-			}
-			if own != 1 {
-				return fmt.Errorf("accepts 1 service before --, received %d", own)
-			}
-			return nil
-		},
+  muster pick web --exec -- sh -c 'curl -fsS http://$MUSTER_PICKED_ADDRESS:$MUSTER_PICKED_PORT/health'`,
+		Args: commandArgs(1, "service"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAPI(g)
 			if err != nil {
@@ -131,9 +123,11 @@ func (p *picker) run(cmd *cobra.Command, a *api, service string, q url.Values, c
 	}
 	i := got.Instance
 	start := time.Now()
-	end, failed := runChild(cmd, path, command, []string{
-		"MUSTER_ADDRESS=" + i.Address, "MUSTER_PORT=" + strconv.Itoa(i.Port), "MUSTER_INSTANCE=" + i.ID, "MUSTER_SERVICE=" + i.Service,
-	})
+	var end ended
+	c, failed := startChild(cmd, path, command, instanceEnv("PICKED", i))
+	if failed == nil {
+		end, failed = c.wait(nil)
+	}
 	r := muster.PickReport{Outcome: muster.PickSuccess, Latency: muster.Duration(time.Since(start))}
 	switch {
 	case failed != nil, end.code != 0 && end.asked:

@@ -47,6 +47,9 @@ over the file, the file over the default.`,
 			if err := applySources(cmd, g.config); err != nil {
 				return err
 			}
+			if err := cmd.ValidateRequiredFlags(); err != nil {
+				return usageError("%w (see %q)", err, cmd.CommandPath()+" --help")
+			}
 			if g.output != "text" && g.output != "json" {
 				return usageError("--output is %q, not text or json", g.output)
 			}
@@ -65,7 +68,7 @@ over the file, the file over the default.`,
 		newServer(g), newDev(g),
 		newMembers(g), newLeader(g), newGovernor(g),
 		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newSettings(g), newEvents(g),
-		newKeygen(g), newSnapshot(g), newWatch(g), newPick(g),
+		newKeygen(g), newSnapshot(g), newWatch(g), newPick(g), newRun(g), newWait(g),
 		newVersion(g),
 	)
 	root.SuggestionsMinimumDistance = 2
