@@ -68,7 +68,8 @@ over the file, the file over the default.`,
 		newServer(g), newDev(g),
 		newMembers(g), newLeader(g), newGovernor(g),
 		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newSettings(g), newEvents(g),
-		newKeygen(g), newSnapshot(g), newWatch(g), newPick(g), newRun(g), newWait(g),
+		newWatch(g), newPick(g), newRun(g), newWait(g),
+		newKeygen(g), newSnapshot(g), newRepair(g), newRecover(g),
 		newVersion(g),
 	)
 	root.SuggestionsMinimumDistance = 2
