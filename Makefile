@@ -3,11 +3,12 @@
 # make test     what CI runs: gofmt, vet, the house test, all tests with -race
 # make bench    benchmarks, with ratios against floors measured in the same run
 # make lint     staticcheck
+# make rules    tests of the Prometheus rules, where promtool is installed
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: build run demo test fmt-check lint bench clean
+.PHONY: build run demo test fmt-check lint rules bench clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
@@ -27,6 +28,9 @@ test: fmt-check
 
 lint:
 	$(GO) tool staticcheck ./...
+
+rules:
+	./scripts/rules.sh
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
