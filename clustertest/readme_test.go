@@ -1,7 +1,7 @@
 package clustertest_test
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"os"
 	"os/exec"
@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/client"
 	"github.com/muster-registry/muster/clustertest"
 )
 
@@ -43,24 +44,30 @@ func TestReadmeProgram(t *testing.T) {
 		t.Fatalf("building it: %v\n%s", err, out)
 	}
 	cmd := exec.CommandContext(ctx, binary)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	cl := newSDK(t, c)
-	c.Wait("it to be registered", func() bool {
-		i, err := cl.Instance(ctx, "web", "web-1")
-		return err == nil && i.Routable
-	})
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
+	lines := bufio.NewScanner(out)
+	for _, want := range []string{"registering <nil>", "registered <nil>", "ended <nil>"} {
+		if !lines.Scan() || lines.Text() != want {
+			t.Fatalf("it printed %q (%v), want %q", lines.Text(), lines.Err(), want)
+		}
+		if want != "registered <nil>" {
+			continue
+		}
+		if i, err := newSDK(t, c).Instance(ctx, "web", "web-1", client.Linearizable()); err != nil || !i.Routable {
+			t.Errorf("it is registered as %+v %v", i, err)
+		}
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("it ended with %v", err)
-	}
-	if got, want := out.String(), "registering <nil>\nregistered <nil>\nended <nil>\n"; got != want {
-		t.Errorf("it printed %q, want %q", got, want)
 	}
 	var v muster.View
 	clustertest.MustDecode(t, c.Members[0].MustDo("GET", "/v1/services/web?consistency=linearizable", "", 200), &v)
