@@ -105,7 +105,7 @@ type name struct {
 func newCaller(c *Client) *caller {
 	t := &caller{c: c, transport: c.cfg.Calls.Transport, names: map[string]*name{}}
 	if t.transport == nil {
-		t.own = newTransport(DefaultAttemptTimeout)
+		t.own = NewTransport(nil)
 		t.transport = t.own
 	}
 	return t

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -47,7 +48,7 @@ func New(cfg Config) (*Client, error) {
 	c.keeper, c.calls = newKeeper(c), newCaller(c)
 	transport := cfg.Transport
 	if transport == nil {
-		c.own = newTransport(cfg.AttemptTimeout)
+		c.own = NewTransport(nil)
 		c.own.Proxy = http.ProxyFromEnvironment
 		transport = c.own
 	}
@@ -58,16 +59,25 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// newTransport makes a transport whose connections are kept, and given up when the
-// other end is gone.
-func newTransport(dial time.Duration) *http.Transport {
+// dialFor is how long a connection may take to be made.
+const dialFor = 3 * time.Second
+
+// NewTransport makes a transport such as a client has of its own, whose connections
+// are kept, and given up when the other end is gone, for Config.Transport or
+// Calls.Transport: with a CA of yours, or a certificate to show. nil is Go's own
+// TLS. It goes by no proxy. Whoever gives it to a client closes its idle connections
+// after Close.
+func NewTransport(t *tls.Config) *http.Transport {
 	return &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: dial, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    dial,
+		DialContext:            (&net.Dialer{Timeout: dialFor, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:        t,
+		TLSHandshakeTimeout:    dialFor,
 		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        50 * time.Second, // less than a node's own minute
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
+		// A connection of HTTP/2 outlives the requests that time out on it.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: dialFor},
 	}
 }
 

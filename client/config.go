@@ -49,7 +49,8 @@ type Config struct {
 	// not hold them.
 	HoldExpired time.Duration
 	// Transport carries the requests to the nodes; nil is one of the client's own,
-	// whose idle connections Close closes. Give one for TLS with a CA of yours.
+	// whose idle connections Close closes, and which goes by the proxy of the
+	// environment. NewTransport makes one with a CA of yours.
 	Transport http.RoundTripper
 	// Calls are the calls to services by name, see HTTPClient.
 	Calls Calls

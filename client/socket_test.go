@@ -2,15 +2,77 @@ package client_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/client"
 )
+
+// TestTLS: a registry behind a CA of its own, over HTTP/2.
+func TestTLS(t *testing.T) {
+	r := newRegistry()
+	protocols := make(chan string, 100)
+	node := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		select {
+		case protocols <- req.Proto:
+		default:
+		}
+		r.ServeHTTP(w, req)
+	}))
+	node.EnableHTTP2 = true
+	node.StartTLS()
+	defer node.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+
+	stranger, err := client.New(client.Config{Addrs: []string{node.URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	short, stop := context.WithTimeout(ctx, time.Second)
+	defer stop()
+	if _, err := stranger.Version(short); !errors.Is(err, client.CodeUnreachable) || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("without the CA: %v", err)
+	}
+
+	roots := x509.NewCertPool()
+	roots.AddCert(node.Certificate())
+	transport := client.NewTransport(&tls.Config{RootCAs: roots})
+	defer transport.CloseIdleConnections()
+	c, err := client.New(client.Config{Addrs: []string{node.URL}, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.Register(ctx, web("a", 10*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Await(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w, err := c.Watch(ctx, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := w.Await(ctx); err != nil || ids(v) != "a" {
+		t.Errorf("%v %v", v, err)
+	}
+	for len(protocols) > 0 {
+		if p := <-protocols; p != "HTTP/2.0" {
+			t.Errorf("a request came by %s", p)
+		}
+	}
+}
 
 // TestRealSockets: the client's own transports, with a node that accepts and never
 // answers, one that is not there, and one that works.
