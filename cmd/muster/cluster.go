@@ -56,6 +56,8 @@ func newMembers(g *global) *cobra.Command {
 		Short:   "Remove a member that will not come back",
 		Example: `  muster members remove 5f2c81d09a4be763`,
 		Args:    cobra.ExactArgs(1),
+
+		ValidArgsFunction: complete(g, memberIDs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAPI(g)
 			if err != nil {
@@ -63,6 +65,9 @@ func newMembers(g *global) *cobra.Command {
 			}
 			if _, err := a.call(cmd.Context(), "DELETE", "/v1/cluster/members/"+url.PathEscape(args[0]), nil, nil, nil); err != nil {
 				return err
+			}
+			if g.output == "json" {
+				return printJSON(cmd, map[string]string{"removed": args[0]})
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "removed %s; its data directory must be wiped before it may join anew\n", args[0])
 			return nil
@@ -107,6 +112,8 @@ func newLeader(g *global) *cobra.Command {
 		Example: `  muster leader transfer
   muster leader transfer 5f2c81d09a4be763`,
 		Args: cobra.MaximumNArgs(1),
+
+		ValidArgsFunction: complete(g, memberIDs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAPI(g)
 			if err != nil {

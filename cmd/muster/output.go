@@ -3,28 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 )
-
-// table prints rows in columns that fit their widest cell.
-func table(w io.Writer, header string, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.ReplaceAll(header, " ", "\t"))
-	for _, r := range rows {
-		for n := range r {
-			if r[n] == "" {
-				r[n] = "-"
-			}
-		}
-		fmt.Fprintln(tw, strings.Join(r, "\t"))
-	}
-	return tw.Flush()
-}
 
 // printJSON prints v for programs.
 func printJSON(cmd *cobra.Command, v any) error {

@@ -44,6 +44,8 @@ at most; how a longer one ended is reported all the same.`,
   muster pick web --zone prefer:eu-1a --tag canary -n 3 -o json
   muster pick web --exec -- sh -c 'curl -fsS http://$MUSTER_PICKED_ADDRESS:$MUSTER_PICKED_PORT/health'`,
 		Args: commandArgs(1, "service"),
+
+		ValidArgsFunction: complete(g, serviceNames, files),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAPI(g)
 			if err != nil {

@@ -88,6 +88,8 @@ as long as it runs, use muster run.`,
   muster register web --id web-1 --address 10.0.0.5 --port 8080 --ttl 10s --keep --tag canary
   muster register web --address 10.0.0.5 --port 8080 --check http:/health --check tcp:9100 --keep`,
 		Args: cobra.ExactArgs(1),
+
+		ValidArgsFunction: complete(g, serviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			inst, err := flags.instance(args[0])
 			if err != nil {

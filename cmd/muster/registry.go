@@ -55,6 +55,8 @@ func newInstances(g *global) *cobra.Command {
   muster instances web --routable --zone eu-1a
   muster instances web --filter '"canary" in tags' -o json`,
 		Args: cobra.ExactArgs(1),
+
+		ValidArgsFunction: complete(g, serviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAPI(g)
 			if err != nil {
@@ -135,6 +137,8 @@ func newDeregister(g *global) *cobra.Command {
 		Short:   "Take an instance away",
 		Example: `  muster deregister web web-1 --reason "host retired"`,
 		Args:    cobra.ExactArgs(2),
+
+		ValidArgsFunction: complete(g, serviceNames, instanceIDs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAPI(g)
 			if err != nil {
@@ -163,6 +167,8 @@ owner registers again, until it is taken off with "none" or --for has passed.`,
 		Example: `  muster override web web-1 maintenance --reason "disk swap" --for 2h
   muster override web web-1 none`,
 		Args: cobra.ExactArgs(3),
+
+		ValidArgsFunction: complete(g, serviceNames, instanceIDs, words("maintenance", "draining", "none")),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{"maintenance", "draining", "none"}, args[2]) {
 				return usageError("%q is none of maintenance, draining, none", args[2])
@@ -206,6 +212,8 @@ func newEvents(g *global) *cobra.Command {
 		Example: `  muster events
   muster events web web-1 --limit 20`,
 		Args: cobra.MaximumNArgs(2),
+
+		ValidArgsFunction: complete(g, serviceNames, instanceIDs),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAPI(g)
 			if err != nil {

@@ -25,7 +25,17 @@ Start a node with "muster server", or a throw-away cluster with "muster dev";
 the other verbs talk to a running cluster. Every flag is also a variable
 MUSTER_<FLAG> in the environment (MUSTER_API_ADDR for --api-addr) and a key of
 the file named by --config; a flag wins over the environment, the environment
-over the file, the file over the default.`,
+over the file, the file over the default.
+
+What it prints is for people, and with -o json for programs; errors go to stderr.
+Tables are cut to a terminal's width and coloured there (unless NO_COLOR is set), and
+neither elsewhere. "muster completion --help" sets up completion of verbs, flags and
+of the names of services and instances.
+
+Exit codes: 0; 1 error, or what was waited for did not come; 2 usage; 65 corrupt data;
+74 disk error; 78 configuration, or a data directory in use. "muster run" and "muster
+pick --exec" end with the code of the command they run, 126 where it cannot be run,
+127 where it is not found, 128 plus the signal that ended it.`,
 		Example: `  muster dev
   muster register web --address 10.0.0.5 --port 8080 --ttl none
   muster instances web
@@ -73,6 +83,7 @@ over the file, the file over the default.`,
 		newVersion(g),
 	)
 	root.SuggestionsMinimumDistance = 2
+	completeFlags(root, g)
 	for _, cmd := range root.Commands() {
 		wrapArgs(cmd)
 		for _, sub := range cmd.Commands() {

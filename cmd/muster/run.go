@@ -45,6 +45,8 @@ the instance is unknown and gets no traffic. The command finds in its environmen
   muster run web --port 8080 --check http:/health --drain 10s --version 1.4.2 -- ./server
   muster run web --port 8080 -- sh -c './server --listen $MUSTER_SELF_ADDRESS:$MUSTER_SELF_PORT'`,
 		Args: commandArgs(1, "service"),
+
+		ValidArgsFunction: complete(g, serviceNames, files),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usageError("there is no command: muster run %s --port PORT -- COMMAND", args[0])

@@ -37,6 +37,8 @@ registered, and stay when the last one goes.
   muster settings batch protect=false --reason "comes and goes by design"
   muster settings web --reset`,
 		Args: cobra.MinimumNArgs(1),
+
+		ValidArgsFunction: complete(g, serviceNames, settingKeys),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if reset && len(args) > 1 {
 				return usageError("--reset goes without KEY=VALUE")
@@ -147,6 +149,8 @@ removing them: they are shown as suspect and leave after a minute in slices.
   muster governor off --reason "drill: half the fleet goes"
   muster governor on`,
 		Args: cobra.MaximumNArgs(1),
+
+		ValidArgsFunction: complete(g, words("on", "off")),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := newAPI(g)
 			if err != nil {

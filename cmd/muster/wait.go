@@ -44,6 +44,8 @@ answer yet, and the service need not be known.`,
   muster wait web --count 3 --version v2 --timeout 60s && ./switch-over
   muster wait db --zone eu-1a --tag primary --healthy --timeout 0`,
 		Args: cobra.ExactArgs(1),
+
+		ValidArgsFunction: complete(g, serviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if w.count < 1 {
 				return usageError("--count %d is less than one", w.count)

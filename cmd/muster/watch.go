@@ -49,6 +49,10 @@ GET /v1/watch.`,
   muster watch web api --addr 10.0.1.1:7400,10.0.1.2:7400,10.0.1.3:7400
   muster watch --prefix pay- -o json | jq -c 'select(.type == "change") | .data.events[]'`,
 		Args: cobra.ArbitraryArgs,
+
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return complete(g, serviceNames)(cmd, nil, typed) // any number of them
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && prefix != "" {
 				return usageError("name services or a --prefix, not both")

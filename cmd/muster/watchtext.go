@@ -5,12 +5,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/mattn/go-isatty"
 
 	"github.com/muster-registry/muster"
 )
@@ -31,13 +28,6 @@ func newChangePrinter(out io.Writer, colour bool) *changePrinter {
 	return &changePrinter{
 		out: out, colour: colour, there: map[muster.ServiceKey]map[string]*muster.Instance{}, views: map[muster.ServiceKey]bool{},
 	}
-}
-
-// useColour reports whether w is a terminal whose owner does not mind
-// (no-color.org).
-func useColour(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && isatty.IsTerminal(f.Fd()) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 // What becomes of an instance, and the colours of it.
