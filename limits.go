@@ -39,6 +39,18 @@ const (
 	// DefaultStreamsPerAddress is how many streams an address may have open on a
 	// node, unless the node is told otherwise; loopback may have any number.
 	DefaultStreamsPerAddress = 1024
+	// DefaultConnectionsPerAddress is the same of connections that carry no stream.
+	DefaultConnectionsPerAddress = 512
+	// MaxConnections is how many connections clients may have to a node. One that may
+	// not open as many files takes fewer.
+	MaxConnections = 50_000
+	// MaxWritesInWork and what follows are how many requests of a class a node works
+	// on at once, what only waits or is being sent not counted.
+	MaxWritesInWork  = 2048
+	MaxReadsInWork   = 1024
+	MaxListsInWork   = 4
+	MaxBackupsInWork = 4
+	MaxScrapesInWork = 4
 )
 
 // The limits of times.
@@ -66,43 +78,53 @@ const (
 
 // Limits is what GET /v1/limits shows. Sizes are bytes.
 type Limits struct {
-	NameBytes           int      `json:"name_bytes"`
-	HostBytes           int      `json:"host_bytes"`
-	Tags                int      `json:"tags"`
-	TagBytes            int      `json:"tag_bytes"`
-	MetaPairs           int      `json:"meta_pairs"`
-	MetaKeyBytes        int      `json:"meta_key_bytes"`
-	MetaValueBytes      int      `json:"meta_value_bytes"`
-	MetaBytes           int      `json:"meta_bytes"`
-	Ports               int      `json:"ports"`
-	Checks              int      `json:"checks"`
-	Weight              int      `json:"weight"`
-	ReasonBytes         int      `json:"reason_bytes"`
-	BodyBytes           int      `json:"body_bytes"`
-	BatchBytes          int      `json:"batch_bytes"`
-	BatchItems          int      `json:"batch_items"`
-	HeartbeatItems      int      `json:"heartbeat_items"`
-	URIBytes            int      `json:"uri_bytes"`
-	HeaderBytes         int      `json:"header_bytes"`
-	JSONDepth           int      `json:"json_depth"`
-	FilterBytes         int      `json:"filter_bytes"`
-	InstancesPerService int      `json:"instances_per_service"`
-	Services            int      `json:"services"`
-	EventsPerAnswer     int      `json:"events_per_answer"`
-	StreamsPerAddress   int      `json:"streams_per_address"`
-	SnapshotBytes       int      `json:"snapshot_bytes"`
-	InstancesPerPick    int      `json:"instances_per_pick"`
-	MinTTL              Duration `json:"min_ttl"`
-	MaxTTL              Duration `json:"max_ttl"`
-	DefaultTTL          Duration `json:"default_ttl"`
-	MaxRemoveAfter      Duration `json:"max_remove_after"`
-	DefaultWait         Duration `json:"default_wait"`
-	MaxWait             Duration `json:"max_wait"`
-	DefaultTimeout      Duration `json:"default_timeout"`
-	MaxTimeout          Duration `json:"max_timeout"`
-	DefaultTicketTTL    Duration `json:"default_ticket_ttl"`
-	MaxTicketTTL        Duration `json:"max_ticket_ttl"`
-	MinCheckInterval    Duration `json:"min_check_interval"`
+	NameBytes           int `json:"name_bytes"`
+	HostBytes           int `json:"host_bytes"`
+	Tags                int `json:"tags"`
+	TagBytes            int `json:"tag_bytes"`
+	MetaPairs           int `json:"meta_pairs"`
+	MetaKeyBytes        int `json:"meta_key_bytes"`
+	MetaValueBytes      int `json:"meta_value_bytes"`
+	MetaBytes           int `json:"meta_bytes"`
+	Ports               int `json:"ports"`
+	Checks              int `json:"checks"`
+	Weight              int `json:"weight"`
+	ReasonBytes         int `json:"reason_bytes"`
+	BodyBytes           int `json:"body_bytes"`
+	BatchBytes          int `json:"batch_bytes"`
+	BatchItems          int `json:"batch_items"`
+	HeartbeatItems      int `json:"heartbeat_items"`
+	URIBytes            int `json:"uri_bytes"`
+	HeaderBytes         int `json:"header_bytes"`
+	JSONDepth           int `json:"json_depth"`
+	FilterBytes         int `json:"filter_bytes"`
+	InstancesPerService int `json:"instances_per_service"`
+	Services            int `json:"services"`
+	EventsPerAnswer     int `json:"events_per_answer"`
+	StreamsPerAddress   int `json:"streams_per_address"`
+	// ConnectionsPerAddress and Connections are those that clients may have open.
+	ConnectionsPerAddress int `json:"connections_per_address"`
+	Connections           int `json:"connections"`
+	// WritesInWork and what follows are how many requests of a class a node works on
+	// at once.
+	WritesInWork     int      `json:"writes_in_work"`
+	ReadsInWork      int      `json:"reads_in_work"`
+	ListsInWork      int      `json:"lists_in_work"`
+	BackupsInWork    int      `json:"backups_in_work"`
+	ScrapesInWork    int      `json:"scrapes_in_work"`
+	SnapshotBytes    int      `json:"snapshot_bytes"`
+	InstancesPerPick int      `json:"instances_per_pick"`
+	MinTTL           Duration `json:"min_ttl"`
+	MaxTTL           Duration `json:"max_ttl"`
+	DefaultTTL       Duration `json:"default_ttl"`
+	MaxRemoveAfter   Duration `json:"max_remove_after"`
+	DefaultWait      Duration `json:"default_wait"`
+	MaxWait          Duration `json:"max_wait"`
+	DefaultTimeout   Duration `json:"default_timeout"`
+	MaxTimeout       Duration `json:"max_timeout"`
+	DefaultTicketTTL Duration `json:"default_ticket_ttl"`
+	MaxTicketTTL     Duration `json:"max_ticket_ttl"`
+	MinCheckInterval Duration `json:"min_check_interval"`
 }
 
 // CurrentLimits returns the limits this build enforces, those that a node can be
@@ -116,8 +138,11 @@ func CurrentLimits() Limits {
 		BodyBytes: MaxBodyBytes, BatchBytes: MaxBatchBytes, BatchItems: MaxBatchItems, HeartbeatItems: MaxHeartbeatItems,
 		URIBytes: MaxURIBytes, HeaderBytes: MaxHeaderBytes, JSONDepth: MaxJSONDepth, FilterBytes: MaxFilterLen,
 		InstancesPerService: MaxInstances, Services: MaxServices, EventsPerAnswer: MaxEvents, InstancesPerPick: MaxPicks,
-		StreamsPerAddress: DefaultStreamsPerAddress, SnapshotBytes: MaxSnapshotBytes,
-		MinTTL: Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
+		StreamsPerAddress:     DefaultStreamsPerAddress,
+		ConnectionsPerAddress: DefaultConnectionsPerAddress, Connections: MaxConnections,
+		WritesInWork: MaxWritesInWork, ReadsInWork: MaxReadsInWork, ListsInWork: MaxListsInWork, BackupsInWork: MaxBackupsInWork, ScrapesInWork: MaxScrapesInWork,
+		SnapshotBytes: MaxSnapshotBytes,
+		MinTTL:        Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
 		DefaultWait: Duration(DefaultWait), MaxWait: Duration(MaxWait),
 		DefaultTimeout: Duration(DefaultTimeout), MaxTimeout: Duration(MaxTimeout),
 		DefaultTicketTTL: Duration(DefaultTicketTTL), MaxTicketTTL: Duration(MaxTicketTTL),

@@ -73,6 +73,20 @@ type opQueue struct {
 
 func newOpQueue() *opQueue { return &opQueue{wake: make(chan struct{}, 1)} }
 
+// room is the share of the queue that may be full for c to come in: batches, of
+// which few fill it, leave a quarter to those who write one thing, a deregistration
+// perhaps; and all others leave something to what the leader itself decides, so
+// that leases end under any load.
+func (c *call) room() (ops, bytes int) {
+	switch {
+	case c.term != 0:
+		return maxQueueOps + maxQueueOps/8, maxQueueBytes + maxQueueBytes/8
+	case len(c.ops) > 1 && !c.here:
+		return maxQueueOps / 4 * 3, maxQueueBytes / 4 * 3
+	}
+	return maxQueueOps, maxQueueBytes
+}
+
 // add lets c wait its turn; false: the queue is full. A call is never too large
 // for an empty queue.
 func (q *opQueue) add(c *call) bool {
@@ -80,9 +94,10 @@ func (q *opQueue) add(c *call) bool {
 	c.out = make([]outcome, len(c.ops))
 	c.end = len(c.ops)
 	size := sizeOf(c.ops)
+	ops, bytes := c.room()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.ops > 0 && (q.ops+len(c.ops) > maxQueueOps || q.bytes+size > maxQueueBytes) {
+	if q.ops > 0 && (q.ops+len(c.ops) > ops || q.bytes+size > bytes) {
 		return false
 	}
 	q.calls = append(q.calls, c)

@@ -71,6 +71,27 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 }
 
+// TestQueueKeepsRoom: batches do not fill the queue, and what the leader itself
+// decides finds a place in one that is full for all others.
+func TestQueueKeepsRoom(t *testing.T) {
+	q := newOpQueue()
+	for q.add(callOf(256, 1)) {
+	}
+	if q.ops != maxQueueOps/4*3 {
+		t.Errorf("batches fill %d places, want %d", q.ops, maxQueueOps/4*3)
+	}
+	for q.add(callOf(1, 1)) {
+	}
+	if q.ops != maxQueueOps {
+		t.Errorf("single writes fill %d places, want %d", q.ops, maxQueueOps)
+	}
+	decided := callOf(100, 1)
+	decided.term = 7
+	if !q.add(decided) {
+		t.Error("there is no place for the leader's own decisions")
+	}
+}
+
 // TestQueue plays any course of adding, shipping, failing and leaving, and checks
 // that nothing is shipped twice unless it certainly was not applied, that
 // operations of a call are shipped in order, and that the accounts hold.

@@ -16,7 +16,7 @@ var description []byte
 // getLimits answers GET /v1/limits.
 func (s *Server) getLimits(c *call) error {
 	l := muster.CurrentLimits()
-	l.StreamsPerAddress = s.cfg.StreamsPerAddress
+	l.StreamsPerAddress, l.ConnectionsPerAddress, l.Connections = s.cfg.StreamsPerAddress, s.cfg.ConnectionsPerAddress, s.cfg.Connections
 	return c.json(http.StatusOK, l)
 }
 

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/problem"
@@ -67,6 +69,10 @@ type call struct {
 	// waited says that the answer was held back on purpose, so that its time is
 	// not the server's.
 	waited bool
+	// gate is where the request has its place; nil where it was not let in. left says
+	// that it has given it up.
+	gate *gate
+	left atomic.Bool
 
 	// texts and n are the backing of header values made for this answer: one
 	// allocation instead of one a header.
@@ -117,6 +123,31 @@ func (c *call) setRead(info muster.ReadInfo) {
 // counts itself, at a lower price than that of one more header.
 const countedBody = 2000
 
+// leave gives up the place of a request that is no more work.
+func (c *call) leave() {
+	if c.gate != nil && !c.left.Swap(true) {
+		c.gate.leave()
+	}
+}
+
+// largeBody is what a system takes from a writer at once. writeHold is how long the
+// writing of more is work of ours: from then on it is the reader who is slow, and he
+// must not keep others out.
+const (
+	largeBody = 64 << 10
+	writeHold = 50 * time.Millisecond
+)
+
+// deliver writes the body of an answer.
+func (c *call) deliver(body []byte) {
+	if len(body) > largeBody {
+		defer time.AfterFunc(writeHold, c.leave).Stop()
+	} else {
+		c.leave()
+	}
+	_, _ = c.w.Write(body) // the client may have gone: nothing is left to be done about it
+}
+
 // send writes the answer. The body is not kept.
 func (c *call) send(status int, contentType []string, body []byte) error {
 	c.w.Header()[headerType] = contentType
@@ -125,8 +156,7 @@ func (c *call) send(status int, contentType []string, body []byte) error {
 	}
 	c.status = status
 	c.w.WriteHeader(status)
-	// The client may have gone; nothing is left to be done about it.
-	_, _ = c.w.Write(body)
+	c.deliver(body)
 	return nil
 }
 
@@ -201,11 +231,7 @@ func (c *call) clientIP() string {
 
 // remote is the address the request comes from; invalid where that is not known.
 func (c *call) remote() netip.Addr {
-	ap, err := netip.ParseAddrPort(c.r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return ap.Addr().Unmap().WithZone("")
+	return addressOf(c.r.RemoteAddr)
 }
 
 func (c *call) serviceKey() muster.ServiceKey {

@@ -19,20 +19,6 @@ const (
 	writePiece   = 256 << 10
 )
 
-// listener hands out connections that watch what net/http does on its own.
-type listener struct {
-	net.Listener
-	s *Server
-}
-
-func (l listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &conn{Conn: c, s: l.s, head: newHead()}, nil
-}
-
 // conn is a connection of HTTP/1.1. It bounds every write by a deadline, so that
 // a client that does not read is dropped however long its request may last, and
 // it makes up for two things that net/http does before a handler is asked:
@@ -44,8 +30,9 @@ func (l listener) Accept() (net.Conn, error) {
 //     is watched for it as it goes by.
 type conn struct {
 	net.Conn
-	s    *Server
-	head head
+	s     *Server
+	head  head
+	place *place
 	// handled says that a handler answers: what is written is then its own, however
 	// it begins. Touched by whoever writes.
 	handled bool
@@ -83,6 +70,14 @@ func (c *conn) Write(b []byte) (int, error) {
 			return done, err
 		}
 	}
+}
+
+// Close closes it, and makes room for another.
+func (c *conn) Close() error {
+	if c.place.close() {
+		c.s.metrics.connections.Dec()
+	}
+	return c.Conn.Close()
 }
 
 // bound sees to it that the next write has a deadline. One that was set within the
@@ -235,6 +230,7 @@ func (s *Server) refusal(err *muster.Error) []byte {
 	leader, _ := s.cluster.Leader()
 	s.metrics.refused(p.Status)
 	s.log.Debug("request refused", "request_id", id, "status", p.Status, "code", string(p.Code))
+	after := p.RetryAfter()
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "HTTP/1.1 %d %s\r\n", p.Status, http.StatusText(p.Status))
 	_ = http.Header{ // writing into memory cannot fail
@@ -242,6 +238,9 @@ func (s *Server) refusal(err *muster.Error) []byte {
 		headerCacheControl: noStore, headerSniff: noSniff,
 		headerNode: s.node, headerLeader: {leader}, headerCluster: {s.cluster.ClusterID()}, headerRequestID: {id},
 	}.Write(&out)
+	if after != "" {
+		out.WriteString(headerRetryAfter + ": " + after + "\r\n")
+	}
 	out.WriteString("\r\n")
 	out.Write(body)
 	return out.Bytes()

@@ -59,6 +59,9 @@ func (s *Server) startFeed(c *call, stream Stream, done func()) {
 	head.WriteString("\r\n")
 	var err error
 	if f.conn, _, err = http.NewResponseController(c.w).Hijack(); err == nil {
+		if mine, ok := f.conn.(*conn); ok {
+			mine.place.unlist()
+		}
 		shrink(f.conn)
 		if _, err = f.conn.Write(head.Bytes()); err != nil {
 			f.conn.Close()

@@ -17,6 +17,10 @@ type metrics struct {
 	polls    prometheus.Gauge
 	panics   prometheus.Counter
 
+	gates       [numClasses]*gate
+	connections prometheus.Gauge
+	turnedAway  prometheus.Counter
+
 	other routeMeter // for what matches no route
 }
 
@@ -50,6 +54,22 @@ func newMetrics(reg prometheus.Registerer, routes []*route) (*metrics, error) {
 			Name: "muster_httpapi_panics_total", Help: "Requests whose handler panicked. Each is a defect; the log has its stack.",
 		}),
 	}
+	inWork := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "muster_httpapi_in_work_requests",
+		Help: "Requests that are being worked on, by class: long polls that wait, streams and answers that are only being written are not.",
+	}, []string{"class"})
+	sheds := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "muster_httpapi_shed_total", Help: "Requests refused as overloaded because their class had no room, by class.",
+	}, []string{"class"})
+	for c := classVital; c < numClasses; c++ {
+		m.gates[c] = &gate{room: roomOf(c), inWork: inWork.WithLabelValues(c.String()), shed: sheds.WithLabelValues(c.String())}
+	}
+	m.connections = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "muster_httpapi_connections", Help: "Connections of clients that are open, streams among them.",
+	})
+	m.turnedAway = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "muster_httpapi_connections_refused_total", Help: "Connections closed at once because their address, or all together, had too many.",
+	})
 	m.other = m.meter(unmatched, unmatched)
 	for _, r := range routes {
 		r.meter = m.meter(r.path, r.method)
@@ -57,7 +77,7 @@ func newMetrics(reg prometheus.Registerer, routes []*route) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.latency, m.inFlight, m.polls, m.panics} {
+	for _, c := range []prometheus.Collector{m.requests, m.latency, m.inFlight, m.polls, m.panics, inWork, sheds, m.connections, m.turnedAway} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("httpapi: registering metrics: %w", err)
 		}

@@ -156,6 +156,7 @@ func held[T any](p poll, s source[T]) reading[T] {
 // heldFor holds back first, and what comes after it, until there is news and
 // those who wait for it may be woken.
 func heldFor[T any](p poll, s source[T], ctx context.Context, first reading[T]) reading[T] {
+	p.c.leave()
 	due := s.newer(first, p.index)
 	for last := first; ; {
 		changed, woken := last.info.Changed, (<-chan time.Time)(nil)

@@ -25,6 +25,7 @@ const (
 type route struct {
 	method     string // GET stands for HEAD too
 	path       string // as gorilla/mux writes it
+	class      class
 	permission permission
 	params     paramSet
 	handle     func(*Server, *call) error
@@ -49,48 +50,48 @@ func routeTable() []*route {
 		pick      = service + "/pick"
 	)
 	return []*route{
-		{method: "PUT", path: heartbeat, permission: permServiceWrite, params: params(paramNamespace, paramTimeout, paramIncarnation), handle: (*Server).beatInstance},
-		{method: "POST", path: "/v1/heartbeats", permission: permServiceWrite, params: params(paramTimeout), handle: (*Server).beatMany},
-		{method: "PUT", path: lease + "/heartbeat", permission: permServiceWrite, params: params(paramTimeout), handle: (*Server).beatLease},
-		{method: "GET", path: pick, permission: permServiceRead, params: pickParams, handle: (*Server).getPick},
-		{method: "POST", path: pick, permission: permServiceRead, params: pickParams | params(paramTicketTTL), handle: (*Server).postPick},
-		{method: "POST", path: "/v1/picks/{ticket}", permission: permServiceRead, params: params(paramTimeout), handle: (*Server).postTicket},
-		{method: "POST", path: instance + "/outcomes", permission: permServiceRead, params: readParams, handle: (*Server).postOutcomes},
-		{method: "GET", path: service, permission: permServiceRead, params: pollParams | filterParams | params(paramView), handle: (*Server).getService},
-		{method: "GET", path: instance, permission: permServiceRead, params: pollParams, handle: (*Server).getInstance},
-		{method: "PUT", path: instance, permission: permServiceWrite, params: writeParams, handle: (*Server).putInstance},
-		{method: "DELETE", path: instance, permission: permServiceWrite, params: writeParams | params(paramIncarnation), handle: (*Server).deleteInstance},
-		{method: "GET", path: instances, permission: permServiceRead, params: pollParams | filterParams | params(paramView), handle: (*Server).getService},
-		{method: "POST", path: instances, permission: permServiceWrite, params: writeParams, handle: (*Server).postInstance},
-		{method: "POST", path: "/v1/batch/register", permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).registerBatch},
-		{method: "GET", path: services, permission: permServiceRead, params: pollParams | params(paramPrefix), handle: (*Server).getServices},
-		{method: "GET", path: "/v1/watch", permission: permServiceRead, params: params(paramServices, paramPrefix, paramNamespace, paramFrom, paramCluster), handle: (*Server).getWatch},
+		{method: "PUT", path: heartbeat, class: classVital, permission: permServiceWrite, params: params(paramNamespace, paramTimeout, paramIncarnation), handle: (*Server).beatInstance},
+		{method: "POST", path: "/v1/heartbeats", class: classVital, permission: permServiceWrite, params: params(paramTimeout), handle: (*Server).beatMany},
+		{method: "PUT", path: lease + "/heartbeat", class: classVital, permission: permServiceWrite, params: params(paramTimeout), handle: (*Server).beatLease},
+		{method: "GET", path: pick, class: classRead, permission: permServiceRead, params: pickParams, handle: (*Server).getPick},
+		{method: "POST", path: pick, class: classRead, permission: permServiceRead, params: pickParams | params(paramTicketTTL), handle: (*Server).postPick},
+		{method: "POST", path: "/v1/picks/{ticket}", class: classRead, permission: permServiceRead, params: params(paramTimeout), handle: (*Server).postTicket},
+		{method: "POST", path: instance + "/outcomes", class: classRead, permission: permServiceRead, params: readParams, handle: (*Server).postOutcomes},
+		{method: "GET", path: service, class: classRead, permission: permServiceRead, params: pollParams | filterParams | params(paramView), handle: (*Server).getService},
+		{method: "GET", path: instance, class: classRead, permission: permServiceRead, params: pollParams, handle: (*Server).getInstance},
+		{method: "PUT", path: instance, class: classWrite, permission: permServiceWrite, params: writeParams, handle: (*Server).putInstance},
+		{method: "DELETE", path: instance, class: classVital, permission: permServiceWrite, params: writeParams | params(paramIncarnation), handle: (*Server).deleteInstance},
+		{method: "GET", path: instances, class: classRead, permission: permServiceRead, params: pollParams | filterParams | params(paramView), handle: (*Server).getService},
+		{method: "POST", path: instances, class: classWrite, permission: permServiceWrite, params: writeParams, handle: (*Server).postInstance},
+		{method: "POST", path: "/v1/batch/register", class: classWrite, permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).registerBatch},
+		{method: "GET", path: services, class: classList, permission: permServiceRead, params: pollParams | params(paramPrefix), handle: (*Server).getServices},
+		{method: "GET", path: "/v1/watch", class: classRead, permission: permServiceRead, params: params(paramServices, paramPrefix, paramNamespace, paramFrom, paramCluster), handle: (*Server).getWatch},
 
-		{method: "POST", path: "/v1/leases", permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).postLease},
-		{method: "GET", path: lease, permission: permServiceRead, params: params(paramTimeout), handle: (*Server).getLease},
-		{method: "DELETE", path: lease, permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).deleteLease},
-		{method: "PUT", path: override, permission: permOperatorWrite, params: writeParams, handle: (*Server).putOverride},
-		{method: "DELETE", path: override, permission: permOperatorWrite, params: writeParams, handle: (*Server).deleteOverride},
-		{method: "GET", path: settings, permission: permServiceRead, params: readParams, handle: (*Server).getSettings},
-		{method: "PUT", path: settings, permission: permOperatorWrite, params: writeParams, handle: (*Server).putSettings},
-		{method: "DELETE", path: settings, permission: permOperatorWrite, params: writeParams, handle: (*Server).deleteSettings},
-		{method: "GET", path: "/v1/events", permission: permServiceRead, params: readParams | params(paramService, paramInstance, paramSince, paramLimit), handle: (*Server).getEvents},
+		{method: "POST", path: "/v1/leases", class: classWrite, permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).postLease},
+		{method: "GET", path: lease, class: classRead, permission: permServiceRead, params: params(paramTimeout), handle: (*Server).getLease},
+		{method: "DELETE", path: lease, class: classVital, permission: permServiceWrite, params: params(paramTimeout, paramReason), handle: (*Server).deleteLease},
+		{method: "PUT", path: override, class: classWrite, permission: permOperatorWrite, params: writeParams, handle: (*Server).putOverride},
+		{method: "DELETE", path: override, class: classWrite, permission: permOperatorWrite, params: writeParams, handle: (*Server).deleteOverride},
+		{method: "GET", path: settings, class: classRead, permission: permServiceRead, params: readParams, handle: (*Server).getSettings},
+		{method: "PUT", path: settings, class: classWrite, permission: permOperatorWrite, params: writeParams, handle: (*Server).putSettings},
+		{method: "DELETE", path: settings, class: classWrite, permission: permOperatorWrite, params: writeParams, handle: (*Server).deleteSettings},
+		{method: "GET", path: "/v1/events", class: classList, permission: permServiceRead, params: readParams | params(paramService, paramInstance, paramSince, paramLimit), handle: (*Server).getEvents},
 
-		{method: "GET", path: snapshot, permission: permOperatorRead, params: params(paramMinIndex, paramConsistency, paramMaxStale, paramTimeout), handle: (*Server).getSnapshot},
-		{method: "PUT", path: snapshot, permission: permOperatorWrite, params: params(paramReason), handle: (*Server).putSnapshot},
-		{method: "GET", path: "/v1/cluster", permission: permOperatorRead, handle: (*Server).getCluster},
-		{method: "POST", path: "/v1/cluster/leader", permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).postLeader},
-		{method: "GET", path: governor, permission: permOperatorRead, handle: (*Server).getGovernor},
-		{method: "PUT", path: governor, permission: permOperatorWrite, params: params(paramTimeout, paramReason), handle: (*Server).putGovernor},
-		{method: "DELETE", path: "/v1/cluster/members/{id}", permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).deleteMember},
+		{method: "GET", path: snapshot, class: classBackup, permission: permOperatorRead, params: params(paramMinIndex, paramConsistency, paramMaxStale, paramTimeout), handle: (*Server).getSnapshot},
+		{method: "PUT", path: snapshot, class: classBackup, permission: permOperatorWrite, params: params(paramReason), handle: (*Server).putSnapshot},
+		{method: "GET", path: "/v1/cluster", class: classVital, permission: permOperatorRead, handle: (*Server).getCluster},
+		{method: "POST", path: "/v1/cluster/leader", class: classVital, permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).postLeader},
+		{method: "GET", path: governor, class: classVital, permission: permOperatorRead, handle: (*Server).getGovernor},
+		{method: "PUT", path: governor, class: classVital, permission: permOperatorWrite, params: params(paramTimeout, paramReason), handle: (*Server).putGovernor},
+		{method: "DELETE", path: "/v1/cluster/members/{id}", class: classVital, permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).deleteMember},
 
-		{method: "GET", path: "/v1/limits", permission: permPublic, handle: (*Server).getLimits},
-		{method: "GET", path: "/v1/version", permission: permPublic, handle: (*Server).getVersion},
-		{method: "GET", path: "/v1/openapi.yaml", permission: permPublic, handle: (*Server).getDescription},
-		{method: "GET", path: "/livez", permission: permPublic, handle: (*Server).getLive},
-		{method: "GET", path: "/readyz", permission: permPublic, params: params(paramRequire, paramVerbose), handle: (*Server).getReady},
-		{method: "GET", path: "/healthz", permission: permPublic, params: params(paramRequire, paramVerbose), handle: (*Server).getReady},
-		{method: "GET", path: "/metrics", permission: permOperatorRead, handle: (*Server).getMetrics},
+		{method: "GET", path: "/v1/limits", class: classVital, permission: permPublic, handle: (*Server).getLimits},
+		{method: "GET", path: "/v1/version", class: classVital, permission: permPublic, handle: (*Server).getVersion},
+		{method: "GET", path: "/v1/openapi.yaml", class: classVital, permission: permPublic, handle: (*Server).getDescription},
+		{method: "GET", path: "/livez", class: classVital, permission: permPublic, handle: (*Server).getLive},
+		{method: "GET", path: "/readyz", class: classVital, permission: permPublic, params: params(paramRequire, paramVerbose), handle: (*Server).getReady},
+		{method: "GET", path: "/healthz", class: classVital, permission: permPublic, params: params(paramRequire, paramVerbose), handle: (*Server).getReady},
+		{method: "GET", path: "/metrics", class: classScrape, permission: permOperatorRead, handle: (*Server).getMetrics},
 	}
 }
 
@@ -113,8 +114,8 @@ func newTable(routes []*route) (*table, error) {
 	}
 	byPath := map[string]*mux.Route{}
 	for _, row := range routes {
-		if row.permission == "" || row.handle == nil {
-			return nil, fmt.Errorf("httpapi: route %s %s has no permission or no handler", row.method, row.path)
+		if row.permission == "" || row.class == 0 || row.handle == nil {
+			return nil, fmt.Errorf("httpapi: route %s %s has no permission, no class or no handler", row.method, row.path)
 		}
 		methods := []string{row.method}
 		if row.method == http.MethodGet {

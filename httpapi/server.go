@@ -42,6 +42,12 @@ type Config struct {
 	// StreamsPerAddress is how many streams one address may have open, loopback
 	// excepted: muster.DefaultStreamsPerAddress where it is 0.
 	StreamsPerAddress int
+	// ConnectionsPerAddress is how many connections one address may have open,
+	// loopback excepted; one that carries a stream counts as that.
+	// muster.DefaultConnectionsPerAddress where it is 0.
+	ConnectionsPerAddress int
+	// Connections is how many there may be in all: muster.MaxConnections where it is 0.
+	Connections int
 	// Drain bounds how long Run waits for requests in flight once its context has
 	// ended: 3 s where it is 0, at most 1 min.
 	Drain time.Duration
@@ -54,6 +60,12 @@ func (c Config) withDefaults() Config {
 	if c.StreamsPerAddress == 0 {
 		c.StreamsPerAddress = muster.DefaultStreamsPerAddress
 	}
+	if c.ConnectionsPerAddress == 0 {
+		c.ConnectionsPerAddress = muster.DefaultConnectionsPerAddress
+	}
+	if c.Connections == 0 {
+		c.Connections = muster.MaxConnections
+	}
 	return c
 }
 
@@ -64,7 +76,8 @@ type Server struct {
 	registry    Registry
 	leases      Leases
 	watches     Watches
-	streams     streamCap
+	streams     addressCap
+	connections connections
 	pace        pacer
 	settings    Settings
 	backups     Backups
@@ -100,6 +113,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, fmt.Errorf("httpapi: drain %s is not between 0 and %s", cfg.Drain, maxDrain)
 	case cfg.StreamsPerAddress < 0:
 		return nil, fmt.Errorf("httpapi: %d streams an address are less than one", cfg.StreamsPerAddress)
+	case cfg.ConnectionsPerAddress < 0 || cfg.Connections < 0:
+		return nil, fmt.Errorf("httpapi: %d connections an address and %d in all are less than one", cfg.ConnectionsPerAddress, cfg.Connections)
 	}
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
@@ -120,9 +135,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		balancer: deps.Balancer, tickets: deps.Tickets,
 		metrics: m, metricsPage: newMetricsPage(deps.Gatherer, deps.Logger), table: t,
 		crossOrigin: http.NewCrossOriginProtection(), node: []string{deps.Cluster.ID()},
-		idPrefix: strings.ToLower(rand.Text()[:10]) + "-",
-		streams:  streamCap{most: cfg.StreamsPerAddress},
-		stopping: make(chan struct{}), idle: make(chan struct{}, 1),
+		idPrefix:    strings.ToLower(rand.Text()[:10]) + "-",
+		streams:     addressCap{most: cfg.StreamsPerAddress},
+		connections: connections{most: cfg.Connections, byAddr: addressCap{most: cfg.ConnectionsPerAddress}},
+		stopping:    make(chan struct{}), idle: make(chan struct{}, 1),
 	}
 	if addr, ok := deps.Listener.Addr().(*net.TCPAddr); !ok || addr.IP.IsLoopback() {
 		s.hosts = newHostList(cfg.Hosts)
@@ -244,6 +260,11 @@ func (s *Server) answer(c *call) error {
 		return err
 	}
 	c.values = v
+	g := s.metrics.gates[c.route.class]
+	if !g.enter(c.r.Context()) {
+		return shed(c.route.class)
+	}
+	c.gate = g
 	return c.route.handle(s, c)
 }
 
@@ -251,6 +272,7 @@ func (s *Server) answer(c *call) error {
 // cuts the connection, since nothing true can be said on it any more.
 func (s *Server) finish(c *call, start time.Time) {
 	p := recover()
+	c.leave()
 	if p != nil && p != http.ErrAbortHandler {
 		s.metrics.panics.Inc()
 		s.log.Error("handler panicked", "request_id", c.id, "method", c.r.Method, "path", c.r.URL.Path,

@@ -78,7 +78,7 @@ func (c *call) view(v *muster.View, info muster.ReadInfo, q *muster.Query) error
 	h[headerType] = typeJSON
 	h[headerLength] = length
 	c.status = http.StatusOK
-	_, _ = c.w.Write(body) // the client may have gone
+	c.deliver(body)
 	return nil
 }
 

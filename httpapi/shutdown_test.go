@@ -110,6 +110,7 @@ func TestNewRefuses(t *testing.T) {
 		"no backups":  func(_ *httpapi.Config, d *httpapi.Deps) { d.Backups = nil },
 		"no settings": func(_ *httpapi.Config, d *httpapi.Deps) { d.Settings = nil },
 		"no streams":  func(c *httpapi.Config, _ *httpapi.Deps) { c.StreamsPerAddress = -1 },
+		"no conns":    func(c *httpapi.Config, _ *httpapi.Deps) { c.ConnectionsPerAddress = -1 },
 		"no cluster":  func(_ *httpapi.Config, d *httpapi.Deps) { d.Cluster = nil },
 		"no balancer": func(_ *httpapi.Config, d *httpapi.Deps) { d.Balancer = nil },
 		"no tickets":  func(_ *httpapi.Config, d *httpapi.Deps) { d.Tickets = nil },

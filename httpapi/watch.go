@@ -67,6 +67,7 @@ func (s *Server) getWatch(c *call) error {
 		return c.empty(http.StatusOK)
 	}
 	c.status = http.StatusOK
+	c.leave()
 	s.startFeed(c, stream, leave)
 	return nil
 }

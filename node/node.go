@@ -58,6 +58,9 @@ type Config struct {
 	// StreamsPerAddress is how many streams of changes one client address may have
 	// open, loopback excepted; 0 is muster.DefaultStreamsPerAddress.
 	StreamsPerAddress int
+	// ConnectionsPerAddress is the same of connections that carry no stream; 0 is
+	// muster.DefaultConnectionsPerAddress.
+	ConnectionsPerAddress int
 	// Backups says whether the node writes backups by itself.
 	Backups Backups
 }
@@ -213,7 +216,10 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	if err != nil {
 		return err
 	}
-	n.http, err = httpapi.New(httpapi.Config{Version: n.cfg.Version, StreamsPerAddress: n.cfg.StreamsPerAddress}, httpapi.Deps{
+	n.http, err = httpapi.New(httpapi.Config{
+		Version: n.cfg.Version, StreamsPerAddress: n.cfg.StreamsPerAddress,
+		ConnectionsPerAddress: n.cfg.ConnectionsPerAddress, Connections: connections(),
+	}, httpapi.Deps{
 		Listener:   n.api,
 		Registry:   desk,
 		Leases:     desk,

@@ -20,6 +20,7 @@ type fleet struct {
 	t      *testing.T
 	nodes  []*process
 	client *http.Client
+	ttl    time.Duration
 
 	mu    sync.Mutex
 	alive map[string]bool // guarded by mu: the instances that beat
@@ -36,7 +37,7 @@ func (f *fleet) register(count int) {
 	var items []string
 	for n := range count {
 		id := fmt.Sprintf("i-%d", n)
-		items = append(items, fmt.Sprintf(`{"service":"fleet-%d","id":%q,"address":"10.1.%d.%d","port":80,"ttl":%q}`, n/10, id, n/250, n%250, fleetTTL))
+		items = append(items, fmt.Sprintf(`{"service":"fleet-%d","id":%q,"address":"10.1.%d.%d","port":80,"ttl":%q}`, n/10, id, n/250, n%250, f.ttl))
 		f.alive[fmt.Sprintf("fleet-%d/%s", n/10, id)] = true
 		if len(items) == 250 || n == count-1 {
 			status, body, err := request(f.t.Context(), f.client, "POST", f.nodes[0].url+"/v1/batch/register", `{"instances":[`+strings.Join(items, ",")+`]}`)
@@ -89,9 +90,9 @@ func (f *fleet) beat(ctx context.Context, first int) {
 	}
 }
 
-// run beats every half second until ctx ends.
+// run beats six times in a TTL until ctx ends.
 func (f *fleet) run(ctx context.Context) {
-	tick := time.NewTicker(fleetTTL / 6)
+	tick := time.NewTicker(f.ttl / 6)
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		f.beat(ctx, n)
@@ -109,7 +110,7 @@ func (f *fleet) settle(what string) {
 	f.t.Helper()
 	from := f.rounds.Load()
 	waitFor(f.t, "heartbeats to be answered after "+what, func() bool { return f.rounds.Load() > from })
-	until := time.Now().Add(fleetTTL + time.Second)
+	until := time.Now().Add(f.ttl + time.Second)
 	waitFor(f.t, "a TTL of heartbeats after "+what, func() bool { return time.Now().After(until) })
 }
 
@@ -124,7 +125,7 @@ func TestNobodyAliveIsDropped(t *testing.T) {
 	for _, p := range nodes {
 		p.waitReady("?require=leader")
 	}
-	f := &fleet{t: t, nodes: nodes, client: &http.Client{}, alive: map[string]bool{}}
+	f := &fleet{t: t, nodes: nodes, client: &http.Client{}, ttl: fleetTTL, alive: map[string]bool{}}
 	f.register(500)
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

@@ -51,6 +51,9 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 			if cfg.StreamsPerAddress < 1 {
 				return configError("--max-streams-per-address %d is less than one", cfg.StreamsPerAddress)
 			}
+			if cfg.ConnectionsPerAddress < 1 {
+				return configError("--max-connections-per-address %d is less than one", cfg.ConnectionsPerAddress)
+			}
 			cfg.Version, cfg.SlowFailover = version, !fastFailover
 			logger, err := logs.logger(cmd.ErrOrStderr())
 			if err != nil {
@@ -81,6 +84,7 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 	f.DurationVar(&cfg.Backups.Interval, "backup-interval", time.Hour, "time from one backup to the next, at least 1s")
 	f.IntVar(&cfg.Backups.Keep, "backup-keep", 24, "how many of this node's backups are kept, the latest")
 	f.IntVar(&cfg.StreamsPerAddress, "max-streams-per-address", muster.DefaultStreamsPerAddress, "how many streams of changes one client address may have open (loopback any number)")
+	f.IntVar(&cfg.ConnectionsPerAddress, "max-connections-per-address", muster.DefaultConnectionsPerAddress, "how many other connections one client address may have open (loopback any number)")
 	f.BoolVar(&fastFailover, "fast-failover", true, "begin an election at once when the leader's process is gone, instead of waiting for timers")
 	f.StringVar(&cfg.Secrets.ClusterKeyFile, "cluster-key-file", "", "file of the cluster's key (see muster keygen): nodes encrypt what they say to each other, and speak only with those that have it")
 	f.StringVar(&cfg.Secrets.TLSCertFile, "tls-cert-file", "", "certificate of the API port, in PEM; read again when it changes")
