@@ -30,7 +30,7 @@ const (
 // applied never is. ctx ends the waiting: operations nobody waits for any more are
 // dropped unless they are already on their way.
 func (n *Node) Propose(ctx context.Context, ops [][]byte) []Outcome {
-	return n.propose(ctx, &call{ops: ops})
+	return n.traced(ctx, &call{ops: ops})
 }
 
 // ProposeAs has the leader's own decisions applied: by this node, while its open

@@ -48,6 +48,9 @@ type Config struct {
 	ConnectionsPerAddress int
 	// Connections is how many there may be in all: muster.MaxConnections where it is 0.
 	Connections int
+	// Tracing makes a span of every request, by the global tracer provider and
+	// propagator of OpenTelemetry.
+	Tracing bool
 	// Drain bounds how long Run waits for requests in flight once its context has
 	// ended: 3 s where it is 0, at most 1 min.
 	Drain time.Duration
@@ -146,8 +149,13 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	return s, nil
 }
 
-// Handler answers requests without the listener, for tests.
-func (s *Server) Handler() http.Handler { return s }
+// Handler is what Run serves, without the listener.
+func (s *Server) Handler() http.Handler {
+	if s.cfg.Tracing {
+		return s.traced()
+	}
+	return s
+}
 
 // Run serves until ctx ends. Then no new connection is taken, long polls answer
 // what they have, spread over a second, streams come to the end that their Watches
@@ -161,7 +169,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cutOff()
 	requests := context.WithValue(base, baseKey{}, base)
 	srv := &http.Server{
-		Handler:           s,
+		Handler:           s.Handler(),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    muster.MaxHeaderBytes - headerSlack,
@@ -255,6 +263,7 @@ func (s *Server) answer(c *call) error {
 	if c.route == nil { // OPTIONS, told by Allow
 		return c.empty(http.StatusNoContent)
 	}
+	c.name()
 	v, err := parseQuery(c.r.URL.RawQuery, c.route.params)
 	if err != nil {
 		return err
@@ -287,8 +296,11 @@ func (s *Server) finish(c *call, start time.Time) {
 	took := time.Since(start)
 	s.metrics.answered(c, took)
 	if s.log.Enabled(c.r.Context(), slog.LevelDebug) {
-		s.log.Debug("request", "request_id", c.id, "method", c.r.Method, "path", c.r.URL.Path, "status", c.status,
-			"took", took, "client", c.clientIP())
+		args := []any{"request_id", c.id, "method", c.r.Method, "path", c.r.URL.Path, "status", c.status, "took", took, "client", c.clientIP()}
+		if id := c.traceID(); id != "" {
+			args = append(args, "trace_id", id)
+		}
+		s.log.Debug("request", args...)
 	}
 	s.depart()
 	if p != nil {

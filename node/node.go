@@ -61,6 +61,8 @@ type Config struct {
 	// ConnectionsPerAddress is the same of connections that carry no stream; 0 is
 	// muster.DefaultConnectionsPerAddress.
 	ConnectionsPerAddress int
+	// Tracing makes a span of every request; the process has set OpenTelemetry up.
+	Tracing bool
 	// Backups says whether the node writes backups by itself.
 	Backups Backups
 }
@@ -218,7 +220,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	}
 	n.http, err = httpapi.New(httpapi.Config{
 		Version: n.cfg.Version, StreamsPerAddress: n.cfg.StreamsPerAddress,
-		ConnectionsPerAddress: n.cfg.ConnectionsPerAddress, Connections: connections(),
+		ConnectionsPerAddress: n.cfg.ConnectionsPerAddress, Connections: connections(), Tracing: n.cfg.Tracing,
 	}, httpapi.Deps{
 		Listener:   n.api,
 		Registry:   desk,

@@ -32,6 +32,9 @@ Without --join a node founds a cluster of its own (--bootstrap-expect 1). Three
 nodes that are all given --bootstrap-expect 3 and each other's gossip addresses
 found a cluster together; a node given --join alone only joins one.
 
+Traces of requests are sent by OTLP where the OTEL_* variables of OpenTelemetry say
+(OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, …); without them there are none.
+
 Exit codes: 0 stopped as asked; 1 error; 2 usage; 65 corrupt data; 74 disk error
 or unwritable data directory; 78 configuration, or a data directory in use.`,
 		Example: `  muster server --data-dir /var/lib/muster
@@ -59,6 +62,12 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 			if err != nil {
 				return err
 			}
+			tracing, stopTracing, err := startTracing(cmd.Context(), logger)
+			if err != nil {
+				return err
+			}
+			defer stopTracing()
+			cfg.Tracing = tracing
 			tuneGC()
 			n, err := node.New(cfg, node.Deps{Logger: logger})
 			if err != nil {
