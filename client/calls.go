@@ -108,6 +108,7 @@ func newCaller(c *Client) *caller {
 		t.own = NewTransport(nil)
 		t.transport = t.own
 	}
+	t.transport = traced(t.transport)
 	return t
 }
 

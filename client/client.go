@@ -53,7 +53,7 @@ func New(cfg Config) (*Client, error) {
 		transport = c.own
 	}
 	c.http = &http.Client{
-		Transport:     transport,
+		Transport:     traced(transport),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil

@@ -55,6 +55,10 @@
 // What a client learns of instances (in flight, latency, failures) is its own and is
 // not told to the registry; ReportOutcomes does that.
 //
+// Where the standard variables of OpenTelemetry ask for traces (such as
+// OTEL_EXPORTER_OTLP_ENDPOINT) requests to nodes and calls by name are spans of the
+// program's global tracer provider, and pass the trace on; else that costs nothing.
+//
 // Concurrency: a Client, its Sessions and its Watches are safe for concurrent use.
 // New starts nothing; goroutines begin with the first session or watch and end with
 // the last; Close waits for them.

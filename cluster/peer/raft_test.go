@@ -57,7 +57,7 @@ func (n *raftNode) start(t *testing.T, servers []raft.Server, id raft.ServerID) 
 	}})
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = id
-	cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaderLeaseTimeout = 300*time.Millisecond, 300*time.Millisecond, 250*time.Millisecond
+	cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaderLeaseTimeout = time.Second, time.Second, time.Second
 	cfg.Logger = hclog.NewNullLogger()
 	snaps := raft.NewInmemSnapshotStore()
 	if err := raft.BootstrapCluster(cfg, store, store, snaps, n.transport, raft.Configuration{Servers: servers}); err != nil {
@@ -152,7 +152,7 @@ func TestRaftOverThePort(t *testing.T) {
 	links.Isolate(lost.Advertised())
 	until(t, "the lost follower looks for a leader", func() bool { return lost.raft.State() == raft.Candidate })
 	apply(t, first, 20)
-	wait := time.NewTimer(1500 * time.Millisecond) // several of its election timeouts
+	wait := time.NewTimer(3 * time.Second) // several of its election timeouts
 	<-wait.C
 	if got := lost.raft.CurrentTerm(); got != term {
 		t.Errorf("the lost follower's term is %d, want %d as before: pre-vote is off", got, term)
