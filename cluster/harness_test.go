@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a test waits for a state before it gives up.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // node is one node of a test, which can be started more than once.
 type node struct {

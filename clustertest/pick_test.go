@@ -27,10 +27,11 @@ func (p *picking) register(service string, ids ...string) {
 	for n, id := range ids {
 		items = append(items, fmt.Sprintf(`{"service":%q,"id":%q,"address":"10.0.0.%d","port":8080,"ttl":"none"}`, service, id, n+1))
 	}
-	text := p.Members[0].MustDo("POST", "/v1/batch/register", `{"instances":[`+strings.Join(items, ",")+`]}`, 200)
-	if !strings.Contains(text, `"refused":0`) {
-		p.t.Fatalf("registering %v: %s", ids, text)
-	}
+	var text string
+	p.Wait("all to be registered", func() bool { // some may be refused while the leader changes
+		text = p.Members[0].MustDo("POST", "/v1/batch/register", `{"instances":[`+strings.Join(items, ",")+`]}`, 200)
+		return strings.Contains(text, `"refused":0`)
+	})
 	p.everywhere(service, p.index(text))
 }
 

@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long a test waits for a state that must come.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // freePorts finds n loopback addresses that are free for TCP and UDP. They lie
 // below the ports that systems give to outgoing connections, one of which could
@@ -100,7 +100,7 @@ func newCluster(t testing.TB, count int) []*process {
 		nodes[n] = &process{t: t, url: "http://" + ports[3*n], args: []string{
 			"server", "--name", name, "--data-dir", filepath.Join(dir, name),
 			"--api-addr", ports[3*n], "--peer-addr", ports[3*n+1], "--gossip-addr", ports[3*n+2],
-			"--bootstrap-expect", fmt.Sprint(count), "--join", strings.Join(seeds, ","), "--raft-profile", "fast",
+			"--bootstrap-expect", fmt.Sprint(count), "--join", strings.Join(seeds, ","), "--raft-profile", "default",
 		}}
 	}
 	t.Cleanup(func() {
