@@ -3,12 +3,13 @@
 # make test     what CI runs: gofmt, vet, the house test, all tests with -race
 # make bench    benchmarks, with ratios against floors measured in the same run
 # make lint     staticcheck
+# make release  the binaries of a release in dist/, with SHA256SUMS
 # make rules    tests of the Prometheus rules, where promtool is installed
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: build run demo test fmt-check lint rules bench clean
+.PHONY: build run demo test fmt-check lint rules release bench clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
@@ -34,6 +35,9 @@ rules:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+release:
+	GO='$(GO)' VERSION='$(VERSION)' ./scripts/release.sh
 
 clean:
 	rm -rf bin dist

@@ -222,6 +222,10 @@ func (n *Node) Addresses() []string {
 	return all
 }
 
+// Started reports whether the node has read its log and takes part in the cluster,
+// or tries to.
+func (n *Node) Started() bool { return n.gossip.started.Load() }
+
 // Status is the cluster as this node sees it: the members from raft's
 // configuration, whether they live from gossip, how far they are from the leader.
 func (n *Node) Status() muster.Cluster {

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -116,7 +117,14 @@ func tuneGC() {
 
 // runNode runs n and logs why it stopped, where that was not asked for.
 func runNode(ctx context.Context, n *node.Node, logger *slog.Logger) error {
+	var told sync.WaitGroup
+	tell, stop := context.WithCancel(ctx)
+	if manager := findServiceManager(logger); manager != nil {
+		told.Go(func() { manager.follow(tell, n) })
+	}
 	err := n.Run(ctx)
+	stop()
+	told.Wait()
 	if err == nil {
 		logger.Info("stopped")
 	}
