@@ -73,7 +73,7 @@ func newKept(ctx context.Context, g *global, inst muster.Instance, out io.Writer
 }
 
 // follow tells every change of the session until it is over, and returns what it
-// ended with: nil when it was deregistered.
+// ended with, for the caller to print: nil when it was deregistered.
 func (k *kept) follow() error {
 	silence := time.NewTimer(silentFor)
 	defer silence.Stop()
@@ -96,7 +96,7 @@ func (k *kept) follow() error {
 			case client.StateLost:
 				k.say(ch.State, "may have been dropped: no node took a heartbeat in time; trying on", ch.Err)
 			case client.StateFenced:
-				k.say(ch.State, "is somebody else's now", ch.Err)
+				k.over(ch.State, "is somebody else's now", ch.Err)
 			case client.StateEnded:
 				k.ended(ch.Err)
 			}
@@ -107,12 +107,20 @@ func (k *kept) follow() error {
 func (k *kept) ended(err error) {
 	switch {
 	case err == nil:
-		k.say(client.StateEnded, "is deregistered", nil)
+		k.over(client.StateEnded, "is deregistered", nil)
 	case muster.CodeOf(err) == client.CodeUnreachable || problem.Status(muster.CodeOf(err)) >= 500:
-		k.say(client.StateEnded, "could not be deregistered and goes when its lease runs out", err)
+		k.over(client.StateEnded, "could not be deregistered and goes when its lease runs out", err)
 	default:
-		k.say(client.StateEnded, "is refused by the registry", err)
+		k.over(client.StateEnded, "is refused by the registry", err)
 	}
+}
+
+// over tells the last change. People are told why by whoever called follow.
+func (k *kept) over(state client.State, text string, err error) {
+	if !k.json {
+		err = nil
+	}
+	k.say(state, text, err)
 }
 
 // say tells people, or programs, how the instance stands.

@@ -105,7 +105,9 @@ func (r *runner) run(cmd *cobra.Command, g *global, service string, command []st
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
-		_ = k.follow() // it has said so
+		if err := k.follow(); err != nil && !k.json {
+			printError(cmd.ErrOrStderr(), err)
+		}
 	}()
 	end, err := c.wait(func(ctx context.Context) { r.out(ctx, k) })
 	k.close()
