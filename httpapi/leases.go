@@ -81,18 +81,11 @@ func (s *Server) postLease(c *call) error {
 	if err := c.decode(&req, muster.MaxBodyBytes); err != nil {
 		return err
 	}
-	who, err := c.caller()
-	if err != nil {
-		return err
-	}
-	ctx, cancel, err := c.writeContext()
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	l, index, err := s.leases.GrantLease(ctx, who, req)
-	c.setIndex(index)
-	if err != nil {
+	var l *muster.Lease
+	if err := c.settle(func(ctx context.Context, who muster.Caller) (w muster.Written, err error) {
+		l, w.Index, err = s.leases.GrantLease(ctx, who, req)
+		return w, err
+	}); err != nil {
 		return err
 	}
 	c.set(headerLocation, "/v1/leases/"+l.ID.String())
