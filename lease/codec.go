@@ -31,6 +31,9 @@ type renewMsg struct {
 	outage      Outage
 	outageKnown bool
 	ids         []muster.LeaseID
+	// echo is the stamp of an acknowledgement of the receiver's that the leader got
+	// before it wrote this; 0: none.
+	echo uint64
 }
 
 func (m *renewMsg) append(b []byte) []byte {
@@ -39,8 +42,15 @@ func (m *renewMsg) append(b []byte) []byte {
 		b = appendVarint(b, 2, uint64(max(0, m.outage.Last)))
 		b = appendVarint(b, 4, uint64(max(0, m.outage.Total)))
 	}
-	return appendIDs(b, 3, m.ids)
+	b = appendIDs(b, 3, m.ids)
+	if m.echo != 0 {
+		b = appendEcho(b, m.echo)
+	}
+	return b
 }
+
+// appendEcho makes a message to all voters one to one of them.
+func appendEcho(b []byte, echo uint64) []byte { return appendVarint(b, 5, echo) }
 
 func (m *renewMsg) parse(b []byte) error {
 	return eachField(b, func(num protowire.Number, v uint64, raw []byte) (err error) {
@@ -54,19 +64,24 @@ func (m *renewMsg) parse(b []byte) error {
 			m.ids, err = parseIDs(m.ids, raw)
 		case 4:
 			m.outage.Total, err = span(v)
+		case 5:
+			m.echo = v
 		}
 		return err
 	})
 }
 
-// renewAck answers a renewMsg: ok acknowledges, term is the receiver's.
+// renewAck answers a renewMsg: ok acknowledges, term is the receiver's, and stamp
+// is for the leader to echo.
 type renewAck struct {
-	ok   bool
-	term uint64
+	ok    bool
+	term  uint64
+	stamp uint64
 }
 
 func (m *renewAck) append(b []byte) []byte {
-	return appendVarint(appendVarint(b, 1, flag(m.ok)), 2, m.term)
+	b = appendVarint(appendVarint(b, 1, flag(m.ok)), 2, m.term)
+	return appendVarint(b, 3, m.stamp)
 }
 
 func (m *renewAck) parse(b []byte) error {
@@ -76,6 +91,8 @@ func (m *renewAck) parse(b []byte) error {
 			m.ok = v != 0
 		case 2:
 			m.term = v
+		case 3:
+			m.stamp = v
 		}
 		return nil
 	})

@@ -253,7 +253,7 @@ func TestYoungTablesCountInTimeThatCounts(t *testing.T) {
 	for now := time.Duration(0); now <= 10*s; now += TickEvery {
 		tab.Tick(now, true)
 	}
-	tab.Ack(1, Outage{Last: 4 * s, Total: 4 * s}, 10*s)
+	tab.Ack(1, Outage{Last: 4 * s, Total: 4 * s}, 10*s, 10*s)
 	if got := tab.Copy(0, 1, 10*s).Age; got != 6*s {
 		t.Errorf("age %v after an outage of 4s in 10s, want 6s", got)
 	}
@@ -285,7 +285,7 @@ func fuzz[M interface {
 
 func FuzzRenew(f *testing.F) {
 	fuzz(f, func() *renewMsg { return new(renewMsg) },
-		&renewMsg{term: 7}, &renewMsg{term: 7, outage: Outage{time.Second, time.Hour}, outageKnown: true, ids: []muster.LeaseID{1, 1 << 63}})
+		&renewMsg{term: 7}, &renewMsg{term: 7, outage: Outage{time.Second, time.Hour}, outageKnown: true, ids: []muster.LeaseID{1, 1 << 63}, echo: 1 << 60})
 }
 
 func FuzzGather(f *testing.F) {
@@ -331,9 +331,9 @@ func TestCodecKeeps(t *testing.T) {
 	if got := a.shadow.Ages[1]; got != time.Millisecond {
 		t.Errorf("an age of 1.999ms: got %v, want it rounded down: younger is never early", got)
 	}
-	for _, o := range []renewMsg{{}, {outageKnown: true}, {outage: Outage{5, 7}, outageKnown: true}} {
+	for _, o := range []renewMsg{{}, {outageKnown: true}, {outage: Outage{5, 7}, outageKnown: true}, {echo: 1<<64 - 1}} {
 		var r renewMsg
-		if err := r.parse(o.append(nil)); err != nil || r.outage != o.outage || r.outageKnown != o.outageKnown {
+		if err := r.parse(o.append(nil)); err != nil || r.outage != o.outage || r.outageKnown != o.outageKnown || r.echo != o.echo {
 			t.Errorf("got %+v, %v; want %+v", r, err, o)
 		}
 	}

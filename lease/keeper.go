@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ type Keeper struct {
 	peers   Peers
 	clock   func() time.Time
 	origin  time.Time
+	stamps  uint64 // where those of this process begin, see stamp
 	logger  *slog.Logger
 	metrics *metrics
 	table   *Table
@@ -64,7 +66,7 @@ func New(cfg Config, deps Deps) (*Keeper, error) {
 	if k.logger == nil {
 		k.logger = slog.New(slog.DiscardHandler)
 	}
-	k.origin = k.clock()
+	k.origin, k.stamps = k.clock(), rand.Uint64()
 	k.table = NewTable(0)
 	k.fast, k.slow = newLane(k, false), newLane(k, true)
 	var err error

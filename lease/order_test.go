@@ -121,3 +121,30 @@ func TestGatherChecksBeforeItCopies(t *testing.T) {
 		}
 	})
 }
+
+// TestStampsAreOfOneProcess: what an earlier process of this node said, or nobody,
+// is no proof of anything.
+func TestStampsAreOfOneProcess(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		keeper := func() *Keeper {
+			v := newHookedVoter(t)
+			k, err := New(Config{}, Deps{State: v, Log: v, Raft: v, Peers: v})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return k
+		}
+		k, before := keeper(), keeper()
+		const now = time.Minute
+		for _, at := range []time.Duration{0, 1, now} {
+			if got := k.stamped(k.stamp(at), now); got != at {
+				t.Errorf("a stamp of %v: got %v", at, got)
+			}
+		}
+		for name, stamp := range map[string]uint64{"none": 0, "of the future": k.stamp(now + 1), "another's": before.stamp(now)} {
+			if at := k.stamped(stamp, now); at != never {
+				t.Errorf("a stamp that is %s: got %v, want never", name, at)
+			}
+		}
+	})
+}

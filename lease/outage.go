@@ -29,19 +29,23 @@ type Outage struct {
 type told struct {
 	any   bool          // it has acknowledged a Renew since it was made
 	total time.Duration // as of the last one; later ones are not in its ages
-	// stalled is what was taken out of the ages since then, because this node did
-	// not run or because it took over as leader.
+	// stalled is what was taken out of the ages ahead, because this node did not run
+	// or because it took over as leader.
 	stalled time.Duration
 }
 
-// missing is what is still to be taken out of the ages of a table that was told
-// that last, ackAge ago; one that never was is of use since it was made.
-func (k told) missing(o Outage, ackAge time.Duration) time.Duration {
-	by := min(o.Last, ackAge)
+// news is by how much the outages are more than a table was told last, ackAge ago;
+// one that never was is of use since it was made. A new leader may have found less.
+func (k told) news(o Outage, ackAge time.Duration) time.Duration {
 	if k.any {
-		by = o.Total - k.total
+		return o.Total - k.total
 	}
-	return max(0, by-k.stalled)
+	return min(o.Last, ackAge)
+}
+
+// missing is what is still to be taken out of the ages of such a table.
+func (k told) missing(o Outage, ackAge time.Duration) time.Duration {
+	return max(0, k.news(o, ackAge)-k.stalled)
 }
 
 // outageOf finds the outage before now by the tables of those who answered, which

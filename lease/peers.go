@@ -25,11 +25,24 @@ func (k *Keeper) handleRenew(_ context.Context, _ string, body []byte) ([]byte, 
 	}
 	now := k.now()
 	k.table.Merge(m.ids, now)
-	ack := renewAck{term: k.raft.CurrentTerm()}
+	ack := renewAck{term: k.raft.CurrentTerm(), stamp: k.stamp(now)}
 	if ack.ok = ack.term <= m.term; ack.ok && m.outageKnown {
-		k.table.Ack(m.term, m.outage, now)
+		k.table.Ack(m.term, m.outage, k.stamped(m.echo, now), now)
 	}
 	return ack.append(nil), nil
+}
+
+// stamp says when we acknowledge a Renew, in a manner that only we can read: it is
+// a time of our clock, from a beginning that no other process of this node had. The
+// leader echoes it, which proves that it was at work after that time.
+func (k *Keeper) stamp(now time.Duration) uint64 { return k.stamps + uint64(now) }
+
+// stamped is when we gave a stamp before now, or never.
+func (k *Keeper) stamped(stamp uint64, now time.Duration) time.Duration {
+	if since := stamp - k.stamps; stamp != 0 && since <= uint64(now) {
+		return time.Duration(since)
+	}
+	return never
 }
 
 // handleGather gives a part of the shadow to a new leader.

@@ -115,13 +115,16 @@ func (s *session) round(m *renewMsg) error {
 	if slices.Contains(voters, self) {
 		acks++
 	}
-	body := m.append(nil)
+	body := slices.Clip(m.append(nil)) // what is appended for one voter is his alone
 	answers := make(chan renewAck, len(voters))
 	asked := 0
 	for _, v := range voters {
-		if v != self && s.begin(v) {
+		if v == self {
+			continue
+		}
+		if stamp, ok := s.begin(v); ok {
 			asked++
-			s.wg.Go(func() { answers <- s.ask(v, body) })
+			s.wg.Go(func() { answers <- s.ask(v, appendEcho(body, stamp), started) })
 		}
 	}
 	for ; acks < need && asked > 0; asked-- {
@@ -140,7 +143,7 @@ func (s *session) round(m *renewMsg) error {
 		return errNoLeader()
 	}
 	if m.outageKnown {
-		s.k.table.Ack(s.term, m.outage, started)
+		s.k.table.Ack(s.term, m.outage, started, started)
 		s.answered(started)
 	}
 	s.k.raft.NoteMajority(s.term, wall)
@@ -174,20 +177,26 @@ func (s *session) away(now time.Duration) {
 	}
 }
 
-// begin counts a call to a voter, unless too many wait for it already: the
-// others make the majority then.
-func (s *session) begin(voter string) bool {
+// echo is the stamp of a voter's acknowledgement, for our next Renew to it.
+type echo struct {
+	stamp uint64
+	asked time.Duration // when the round began that it acknowledged
+}
+
+// begin counts a call to a voter and returns the stamp to echo; 0: none. Not ok: too
+// many calls wait for it already, and the others make the majority.
+func (s *session) begin(voter string) (stamp uint64, ok bool) {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	if s.calls[voter] >= callsPerPeer {
 		s.k.metrics.skipped.Inc()
-		return false
+		return 0, false
 	}
 	s.calls[voter]++
-	return true
+	return s.echoes[voter].stamp, true
 }
 
-func (s *session) ask(voter string, body []byte) (ack renewAck) {
+func (s *session) ask(voter string, body []byte, asked time.Duration) (ack renewAck) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.k.cfg.CallTimeout)
 	defer cancel()
 	b, err := s.k.peers.Call(ctx, voter, methodRenew, body)
@@ -196,6 +205,9 @@ func (s *session) ask(voter string, body []byte) (ack renewAck) {
 	}
 	s.k.mu.Lock()
 	s.calls[voter]--
+	if err == nil && ack.ok && asked >= s.echoes[voter].asked {
+		s.echoes[voter] = echo{ack.stamp, asked}
+	}
 	s.k.mu.Unlock()
 	if err != nil {
 		return renewAck{}

@@ -289,6 +289,41 @@ func TestOutageWithinSession(t *testing.T) {
 	})
 }
 
+// TestOldRenewProvesNothing stops a voter in front of messages of a leader that is
+// lost meanwhile. It reads them when it goes on, and acknowledges them: that is no
+// sign that renewals got through until then, and its successor must not take it for
+// one. A lease whose owner had nobody to beat at all that time lives.
+func TestOldRenewProvesNothing(t *testing.T) {
+	const ttl = 10 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 3, func(s *sim) { s.election = time.Hour }) // the test elects
+		a, b, c := s.nodes[0], s.nodes[1], s.nodes[2]
+		wait(s.ctx, 2*ttl)
+		o := s.owner("web", 0, ttl)
+		o.register()
+		pace := ttl
+		wait(s.ctx, time.Second) // b knows of it too
+		s.isolate(b)             // and hears of no heartbeat from now on
+		for end := time.Now().Add(ttl - time.Second); time.Now().Before(end); {
+			o.beat(&pace)
+			wait(s.ctx, ttl/5)
+		}
+		s.pause(b)
+		s.heal()
+		wait(s.ctx, 2500*time.Millisecond) // what waits for b now has been sent since
+		s.isolate(a)                       // nobody leads
+		wait(s.ctx, ttl)
+		s.resume(b)
+		wait(s.ctx, 200*time.Millisecond)
+		s.elect(c)
+		wait(s.ctx, ttl/3)
+		if !o.lives() || !o.beat(&pace) {
+			t.Error("a lease ended that its owner had not had a TTL to renew in")
+		}
+		o.check()
+	})
+}
+
 // TestMassLoss kills most owners at once: the governor holds them, lets those go
 // that return and, after a minute, the rest in slices.
 func TestMassLoss(t *testing.T) {

@@ -35,9 +35,10 @@ type session struct {
 
 	rounds    []*round // that wait; the last may be joined
 	lastRound time.Duration
-	lastDone  time.Duration  // until when renewals surely got through, see answered
-	counted   time.Duration  // until when the time after it is in the outage
-	calls     map[string]int // in flight, by voter
+	lastDone  time.Duration   // until when renewals surely got through, see answered
+	counted   time.Duration   // until when the time after it is in the outage
+	calls     map[string]int  // in flight, by voter
+	echoes    map[string]echo // the latest, by voter
 	outage    Outage
 	gathered  bool
 
@@ -49,7 +50,7 @@ type session struct {
 // opening until ctx ends. It returns when all its goroutines have.
 func (k *Keeper) Lead(ctx context.Context, term uint64) {
 	s := &session{
-		k: k, term: term, ctx: ctx, calls: map[string]int{},
+		k: k, term: term, ctx: ctx, calls: map[string]int{}, echoes: map[string]echo{},
 		work: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	k.mu.Lock()

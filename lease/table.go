@@ -13,6 +13,10 @@ const (
 	TickEvery = 100 * time.Millisecond
 	// StallAfter is the gap between ticks from which on a node was not running.
 	StallAfter = 500 * time.Millisecond
+	// ProofLasts is how long after a leader is known to have been at work it is taken
+	// to have been: a leader sends a Renew every two ticks at least, and who has read
+	// one knows only that it was at work at the one before.
+	ProofLasts = 2 * TickEvery
 )
 
 // Table is a node's shadow table: when each lease was last heard from. It holds
@@ -33,10 +37,11 @@ type Table struct {
 	tick    time.Duration // last tick
 	born    time.Duration // since when it is worth counting
 	voter   bool
-	acked   time.Duration // latest time it acknowledged a Renew, or was made
-	ackTerm uint64        // the term of that Renew
+	acked   time.Duration // until when a leader is known to have been at work, see Ack; or when it was made
+	ackTerm uint64        // the term of that leader
 	told    told          // the outages that are out of the ages
 	stalls  int
+	woke    time.Duration // the end of the last stall
 }
 
 // NewTable returns an empty table. It counts for nobody until the node is known
@@ -64,7 +69,7 @@ func (t *Table) settle(now time.Duration) {
 	if gap <= StallAfter {
 		return
 	}
-	t.tick = now
+	t.tick, t.woke = now, now
 	t.stalls++
 	t.told.stalled += gap
 	t.shift(gap, now)
@@ -174,19 +179,32 @@ func (t *Table) TakeOver(o Outage, asOf, now time.Duration, gathered func(id mus
 
 // Ack notes that this node acknowledges a Renew of that term, or as its leader
 // that a majority has, and takes the outages it has missed out of the ages. A Renew
-// of an older term that comes late says nothing new.
-func (t *Table) Ack(term uint64, o Outage, now time.Duration) {
+// of an older term, or that was overtaken by a later one, says nothing new.
+//
+// When a Renew is read is no sign of when it was sent: it may have lain in the
+// socket of a node that was stopped, or on the way, while its leader was lost. What
+// is known is that the leader was at work at proof (never: nothing is known), because
+// the Renew was written later; renewals got through until then, and for ProofLasts.
+// Time since acked that the leader tells as an outage is one and the same as that
+// which the next leader would take for one, so acked moves with it; and what was
+// settled as a stall was taken out ahead of news of it, which only a Renew written
+// after the stall is sure to hold.
+func (t *Table) Ack(term uint64, o Outage, proof, now time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle(now)
-	if term < t.ackTerm {
+	if term < t.ackTerm || term == t.ackTerm && o.Total < t.told.total {
 		return
 	}
+	news := t.told.news(o, now-t.acked)
 	if by := t.told.missing(o, now-t.acked); by > 0 {
 		t.shift(by, now)
 	}
-	t.acked, t.ackTerm = max(t.acked, now), term
-	t.told = told{any: true, total: o.Total}
+	t.acked, t.ackTerm = min(t.acked+news, now), term
+	t.told = told{any: true, total: o.Total, stalled: max(0, t.told.stalled-max(0, news))}
+	if proof >= t.woke {
+		t.acked, t.told.stalled = max(t.acked, min(proof+ProofLasts, now)), 0
+	}
 }
 
 // Heard returns when a lease was last heard from.
@@ -219,8 +237,8 @@ type Shadow struct {
 	// Age is the age of the table itself, without the time that was taken out of
 	// all ages; 0 on a node that is no voter.
 	Age time.Duration
-	// AckAge is how long ago it last acknowledged a Renew, or was made if never,
-	// in time that passed.
+	// AckAge is how long ago a leader is known to have been at work, see
+	// (*Table).Ack, or the table was made if none is, in time that passed.
 	AckAge time.Duration
 	// told is what it knows of outages.
 	told told

@@ -92,14 +92,14 @@ func TestTableCreditsOutages(t *testing.T) {
 		tab := lease.NewTable(0)
 		tab.Apply(1, granted(a), 0)
 		tick(tab, 0, 10*s)
-		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 10*s)
-		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 10*s)
-		tab.Ack(1, lease.Outage{Last: 4 * s}, 10*s) // of an old term
-		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 10*s)
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 10*s, 10*s)
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 10*s, 10*s)
+		tab.Ack(1, lease.Outage{Last: 4 * s}, 10*s, 10*s) // of an old term
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 10*s, 10*s)
 		if got := ages(tab, 10*s)[a]; got != 6*s {
 			t.Errorf("age %v, want 6s", got)
 		}
-		tab.Ack(3, lease.Outage{Last: time.Hour, Total: time.Hour + 4*s}, 10*s)
+		tab.Ack(3, lease.Outage{Last: time.Hour, Total: time.Hour + 4*s}, 10*s, 10*s)
 		if got := ages(tab, 10*s)[a]; got != 0 {
 			t.Errorf("age %v, want none: never later than now", got)
 		}
@@ -108,9 +108,9 @@ func TestTableCreditsOutages(t *testing.T) {
 		tab := lease.NewTable(0)
 		tab.Apply(1, granted(a), 0)
 		tick(tab, 0, 1*s)
-		tab.Ack(1, lease.Outage{Last: 1 * s, Total: 100 * s}, 1*s)
+		tab.Ack(1, lease.Outage{Last: 1 * s, Total: 100 * s}, 1*s, 1*s)
 		tick(tab, 1*s, 10*s) // and away for terms 2 and 3, each with an outage of 3 s
-		tab.Ack(4, lease.Outage{Last: 1 * s, Total: 107 * s}, 10*s)
+		tab.Ack(4, lease.Outage{Last: 1 * s, Total: 107 * s}, 10*s, 10*s)
 		if got := ages(tab, 10*s)[a]; got != 2*s {
 			t.Errorf("age %v, want 2s: 1s before it was told of the first 100s, then 7s of 9s", got)
 		}
@@ -119,7 +119,7 @@ func TestTableCreditsOutages(t *testing.T) {
 		tab := lease.NewTable(0)
 		tab.Apply(1, granted(a), 0)
 		tick(tab, 0, 10*s)
-		tab.Ack(1, lease.Outage{Last: 3 * s, Total: 100 * s}, 10*s)
+		tab.Ack(1, lease.Outage{Last: 3 * s, Total: 100 * s}, 10*s, 10*s)
 		if got := ages(tab, 10*s)[a]; got != 7*s {
 			t.Errorf("age %v, want 7s: those before its time are not in its ages", got)
 		}
@@ -128,26 +128,84 @@ func TestTableCreditsOutages(t *testing.T) {
 		tab := lease.NewTable(0)
 		tab.Apply(1, granted(a), 0)
 		tick(tab, 0, 1*s)
-		tab.Ack(1, lease.Outage{}, 1*s)
+		tab.Ack(1, lease.Outage{}, 1*s, 1*s)
 		tab.Tick(9*s, true) // stalled for 8 s
 		if sh := tab.Copy(0, 1, 9*s); sh.AckAge != 8*s {
 			t.Errorf("last ack %v ago, want 8s", sh.AckAge)
 		}
 		tick(tab, 9*s, 10*s)
-		tab.Ack(2, lease.Outage{Last: 9 * s, Total: 9 * s}, 10*s)
+		tab.Ack(2, lease.Outage{Last: 9 * s, Total: 9 * s}, 10*s, 10*s)
 		if got := ages(tab, 10*s)[a]; got != 1*s {
 			t.Errorf("age %v, want 1s: the outage of 9s held the stall of 8s", got)
+		}
+	})
+	t.Run("a Renew proves that its leader was at work, and not when it is read", func(t *testing.T) {
+		tab := lease.NewTable(0)
+		tab.Apply(1, granted(a), 0)
+		tick(tab, 0, 9*s)
+		ackAge := func() time.Duration { return tab.Copy(0, 1, 9*s).AckAge }
+		tab.Ack(1, lease.Outage{}, 3*s, 9*s) // six seconds on its way
+		if got, want := ackAge(), 6*s-lease.ProofLasts; got != want {
+			t.Errorf("a leader was at work %v ago, want %v", got, want)
+		}
+		tab.Ack(1, lease.Outage{Total: 2 * s}, 9*s-1, 9*s)
+		if got := ackAge(); got != 0 {
+			t.Errorf("a leader was at work %v ago, want now", got)
+		}
+		tab.Ack(1, lease.Outage{}, 4*s, 9*s) // overtaken
+		tab.Ack(1, lease.Outage{Total: 2 * s}, 4*s, 9*s)
+		if got, age := ackAge(), ages(tab, 9*s)[a]; got != 0 || age != 7*s {
+			t.Errorf("a leader was at work %v ago and the lease was heard from %v ago; want now and 7s", got, age)
+		}
+	})
+	t.Run("news of an outage are no proof", func(t *testing.T) {
+		b := muster.MakeLeaseID(2, 0)
+		tab := lease.NewTable(0)
+		tab.Apply(2, append(granted(a), granted(b)...), 0)
+		tick(tab, 0, 1*s)
+		tab.Ack(1, lease.Outage{}, 1*s, 1*s)
+		tick(tab, 1*s, 8*s)
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, -1, 8*s) // its leader has not heard from us
+		if got := tab.Copy(0, 1, 8*s).AckAge; got != 3*s {
+			t.Errorf("a leader was at work %v ago, want 3s: of 7s it told 4s", got)
+		}
+		tab.Merge([]muster.LeaseID{b}, 8*s)
+		tick(tab, 8*s, 9*s)
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 4 * s}, 9*s, 9*s)
+		if got, age := tab.Copy(0, 1, 9*s).AckAge, ages(tab, 9*s); got != 0 || age[a] != 5*s || age[b] != 1*s {
+			t.Errorf("a leader was at work %v ago, the leases were heard from %v ago; want now, 5s and 1s", got, age)
+		}
+	})
+	t.Run("a Renew from before a stall does not end it", func(t *testing.T) {
+		tab := lease.NewTable(0)
+		tab.Apply(1, granted(a), 0)
+		tick(tab, 0, 1*s)
+		tab.Ack(1, lease.Outage{}, 1*s, 1*s)
+		tab.Tick(9*s, true) // stalled for 8 s
+		tab.Ack(1, lease.Outage{}, 1*s, 9*s)
+		if got := tab.Copy(0, 1, 9*s).AckAge; got != 8*s {
+			t.Errorf("a leader was at work %v ago, want 8s", got)
+		}
+		tick(tab, 9*s, 10*s)
+		tab.Ack(2, lease.Outage{Last: 8 * s, Total: 8 * s}, 10*s, 10*s)
+		if got := ages(tab, 10*s)[a]; got != 2*s {
+			t.Errorf("age %v, want 2s: the outage is the stall that was taken out before", got)
+		}
+		tick(tab, 10*s, 11*s)
+		tab.Ack(2, lease.Outage{Last: 8 * s, Total: 9 * s}, 11*s, 11*s)
+		if got := ages(tab, 11*s)[a]; got != 2*s {
+			t.Errorf("age %v, want 2s: the next outage is another", got)
 		}
 	})
 	t.Run("a leader's own once", func(t *testing.T) {
 		tab := lease.NewTable(0)
 		tab.Apply(1, granted(a), 0)
 		tick(tab, 0, 1*s)
-		tab.Ack(1, lease.Outage{}, 1*s)
+		tab.Ack(1, lease.Outage{}, 1*s, 1*s)
 		tick(tab, 1*s, 10*s)
 		o := lease.Outage{Last: 7 * s, Total: 7 * s}
 		tab.TakeOver(o, 10*s, 10*s, func(_ muster.LeaseID, own time.Duration) time.Duration { return own })
-		tab.Ack(2, o, 10*s)
+		tab.Ack(2, o, 10*s, 10*s)
 		if got := ages(tab, 10*s)[a]; got != 3*s {
 			t.Errorf("age %v, want 3s", got)
 		}
