@@ -26,8 +26,12 @@ func (k *Keeper) handleRenew(_ context.Context, _ string, body []byte) ([]byte, 
 	now := k.now()
 	k.table.Merge(m.ids, now)
 	ack := renewAck{term: k.raft.CurrentTerm(), stamp: k.stamp(now)}
-	if ack.ok = ack.term <= m.term; ack.ok && m.outageKnown {
+	ack.ok = ack.term <= m.term
+	switch {
+	case ack.ok && m.outageKnown:
 		k.table.Ack(m.term, m.outage, k.stamped(m.echo, now), now)
+	case ack.ok:
+		k.table.Follow(m.term, now)
 	}
 	return ack.append(nil), nil
 }

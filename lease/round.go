@@ -122,7 +122,7 @@ func (s *session) round(m *renewMsg) error {
 		if v == self {
 			continue
 		}
-		if stamp, ok := s.begin(v); ok {
+		if stamp, ok := s.begin(v, m); ok {
 			asked++
 			s.wg.Go(func() { answers <- s.ask(v, appendEcho(body, stamp), started) })
 		}
@@ -185,10 +185,10 @@ type echo struct {
 
 // begin counts a call to a voter and returns the stamp to echo; 0: none. Not ok: too
 // many calls wait for it already, and the others make the majority.
-func (s *session) begin(voter string) (stamp uint64, ok bool) {
+func (s *session) begin(voter string, m *renewMsg) (stamp uint64, ok bool) {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
-	if s.calls[voter] >= callsPerPeer {
+	if n := s.calls[voter]; n >= callsPerPeer || n == callsPerPeer-1 && !m.outageKnown {
 		s.k.metrics.skipped.Inc()
 		return 0, false
 	}

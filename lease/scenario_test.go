@@ -77,8 +77,8 @@ func TestFailover(t *testing.T) {
 					outage := time.Since(began) + s.commit
 					wait(s.ctx, ttl+outage+3*time.Second)
 					for _, c := range cs[:8] {
-						if late := c.late(); late > outage+500*time.Millisecond {
-							s.t.Errorf("expired %v after its TTL, want at most the outage of %v and 500ms", late, outage)
+						if late := c.late(); late > outage+500*time.Millisecond+ttl/100 { // clocks drift
+							s.t.Errorf("expired %v after its TTL, want at most the outage of %v, 500ms and 1 %% of the TTL", late, outage)
 						}
 					}
 					for _, c := range cs[8:] {

@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	// callsPerPeer bounds the calls that wait for a voter that does not answer.
+	// callsPerPeer bounds the calls that wait for a voter that does not answer. The
+	// last is for one that says the outage.
 	callsPerPeer = 4
 	// deciders is how many decisions are in flight at once, and rounders how many
 	// rounds of renewal.

@@ -42,6 +42,10 @@ type Table struct {
 	told    told          // the outages that are out of the ages
 	stalls  int
 	woke    time.Duration // the end of the last stall
+
+	// since is when a leader of term followed was first heard of.
+	followed uint64
+	since    time.Duration
 }
 
 // NewTable returns an empty table. It counts for nobody until the node is known
@@ -72,6 +76,7 @@ func (t *Table) settle(now time.Duration) {
 	t.tick, t.woke = now, now
 	t.stalls++
 	t.told.stalled += gap
+	t.since = min(t.since+gap, now)
 	t.shift(gap, now)
 }
 
@@ -177,6 +182,17 @@ func (t *Table) TakeOver(o Outage, asOf, now time.Duration, gathered func(id mus
 	})
 }
 
+// Follow notes that a leader of that term takes renewals: who is heard from now on is
+// heard after the outage before it, which the leader may not know yet.
+func (t *Table) Follow(term uint64, now time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.settle(now)
+	if term > t.followed {
+		t.followed, t.since = term, now
+	}
+}
+
 // Ack notes that this node acknowledges a Renew of that term, or as its leader
 // that a majority has, and takes the outages it has missed out of the ages. A Renew
 // of an older term, or that was overtaken by a later one, says nothing new.
@@ -197,9 +213,13 @@ func (t *Table) Ack(term uint64, o Outage, proof, now time.Duration) {
 		return
 	}
 	news := t.told.news(o, now-t.acked)
-	if by := t.told.missing(o, now-t.acked); by > 0 {
-		t.shift(by, now)
+	by := t.told.missing(o, now-t.acked)
+	if term > t.ackTerm && term == t.followed {
+		before := min(by, o.Last)
+		t.shift(before, t.since)
+		by -= before
 	}
+	t.shift(by, now)
 	t.acked, t.ackTerm = min(t.acked+news, now), term
 	t.told = told{any: true, total: o.Total, stalled: max(0, t.told.stalled-max(0, news))}
 	if proof >= t.woke {

@@ -176,6 +176,35 @@ func TestTableCreditsOutages(t *testing.T) {
 			t.Errorf("a leader was at work %v ago, the leases were heard from %v ago; want now, 5s and 1s", got, age)
 		}
 	})
+	t.Run("those heard since the next leader began lose nothing by it", func(t *testing.T) {
+		b := muster.MakeLeaseID(2, 0)
+		tab := lease.NewTable(0)
+		tab.Apply(2, append(granted(a), granted(b)...), 0)
+		tick(tab, 0, 1*s)
+		tab.Ack(1, lease.Outage{}, 1*s, 1*s)
+		tick(tab, 1*s, 5*s)
+		tab.Follow(2, 5*s)
+		tab.Merge([]muster.LeaseID{b}, 5*s+1)
+		tick(tab, 5*s, 6*s)
+		tab.Follow(2, 6*s)
+		// Four seconds before the leader, as it finds out within one, and one in its time.
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 5 * s}, 6*s, 6*s)
+		if got := ages(tab, 6*s); got[a] != 1*s || got[b] != 0 {
+			t.Errorf("ages %v, want 1s and none", got)
+		}
+		tick(tab, 6*s, 8*s)
+		tab.Ack(2, lease.Outage{Last: 4 * s, Total: 6 * s}, 8*s, 8*s)
+		if got := ages(tab, 8*s); got[a] != 2*s || got[b] != 1*s {
+			t.Errorf("ages %v, want 2s and 1s: all are away in the leader's own time", got)
+		}
+		tab.Follow(3, 8*s)
+		tab.Merge([]muster.LeaseID{b}, 8*s)
+		tick(tab, 8*s, 8*s+lease.StallAfter)
+		tab.Ack(3, lease.Outage{Last: 1 * s, Total: 7 * s}, 8*s+lease.StallAfter, 8*s+lease.StallAfter)
+		if got := ages(tab, 8*s+lease.StallAfter); got[a] != 1*s+lease.StallAfter || got[b] != lease.StallAfter {
+			t.Errorf("ages %v, want 1.5s and 0.5s: none since the leader of term 3 began", got)
+		}
+	})
 	t.Run("a Renew from before a stall does not end it", func(t *testing.T) {
 		tab := lease.NewTable(0)
 		tab.Apply(1, granted(a), 0)
