@@ -26,7 +26,7 @@ import (
 // it does not, so a run cannot be repeated to the letter.
 
 var (
-	simFailovers = flag.Int("sim.failovers", 0, "failovers that the simulation makes by chance; 0: the scripts only")
+	simFailovers = flag.Int("sim.failovers", 2000, "failovers that the simulation makes by chance; 0: the scripts only")
 	simSeed      = flag.Uint64("sim.seed", 1, "seed of the simulation; 0: by chance")
 	simTrace     = flag.Bool("sim.trace", false, "print what happened in each run")
 )
@@ -58,10 +58,10 @@ func (t *simTally) add(w *world, took time.Duration, s leaseStats) {
 }
 
 // TestSimulation runs worlds with faults by chance, until there have been as many
-// failovers as asked for.
+// failovers as asked for: about a minute with the race detector on two cores.
 func TestSimulation(t *testing.T) {
-	if *simFailovers == 0 {
-		t.Skip("ask for it: -sim.failovers 2000")
+	if *simFailovers == 0 || testing.Short() {
+		t.Skip("only the scripts are asked for")
 	}
 	seed := *simSeed
 	if seed == 0 {
