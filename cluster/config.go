@@ -92,6 +92,10 @@ type Config struct {
 	Keys [][]byte
 	// SlowFailover leaves the election after a leader's death to raft's timers.
 	SlowFailover bool
+	// MinFreePercent is the share of the data directory's file system, in percent up
+	// to 90, below which the node writes no more: 10 where it is 0, no limit where it
+	// is negative. 4 GiB are enough on any.
+	MinFreePercent int
 	// Insecure is shown in Status.
 	Insecure bool
 }
@@ -106,6 +110,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if _, ok := profiles[c.Profile]; !ok {
 		return c, exitErrorf(exitConfig, "--raft-profile %q is none of fast, default, slow", c.Profile)
+	}
+	if c.MinFreePercent == 0 {
+		c.MinFreePercent = defaultMinFree
+	}
+	if c.MinFreePercent > 90 {
+		return c, exitErrorf(exitConfig, "--min-free-percent %d is more than 90", c.MinFreePercent)
 	}
 	if c.BootstrapExpect < 0 {
 		return c, exitErrorf(exitConfig, "--bootstrap-expect %d is negative", c.BootstrapExpect)

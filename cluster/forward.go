@@ -183,8 +183,12 @@ func (n *Node) handlePropose(ctx context.Context, _ peer.Hello, body []byte) ([]
 // addAll queues the calls before waiting for any of them.
 func (n *Node) addAll(calls []*call) []*call {
 	for _, c := range calls {
-		if len(c.ops) == 0 || !n.queue.add(c) {
-			c.out = refuseAll(c, fateOverloaded, "")
+		why := fateOverloaded
+		if n.full() {
+			why = fateDiskFull
+		}
+		if len(c.ops) == 0 || why == fateDiskFull || !n.queue.add(c) {
+			c.out = refuseAll(c, why, "")
 			c.done = make(chan struct{})
 			close(c.done)
 		}

@@ -204,12 +204,12 @@ func (n *Node) successor(ctx context.Context) string {
 		}
 		wg.Go(func() {
 			st, err := n.askStatus(ctx, peer.At(string(s.ID), string(s.Address)))
-			if err != nil {
-				return
+			if err != nil || st.low && n.space.low.Load() {
+				return // it would hand leadership back
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if best.id == "" || st.applied > best.applied {
+			if best.id == "" || best.low && !st.low || best.low == st.low && st.applied > best.applied {
 				best = st
 			}
 		})

@@ -96,6 +96,12 @@ func (m *metrics) gauges(n *Node) []prometheus.Collector {
 			}
 			return stale.Seconds()
 		}),
+		gauge("muster_cluster_disk_low", "1 while there is so little room that this node gives up leadership and refuses writes.", func() float64 {
+			if n.space.low.Load() {
+				return 1
+			}
+			return 0
+		}),
 		gauge("muster_cluster_queue_operations", "Operations that wait to be proposed.", func() float64 { return float64(n.queue.waiting()) }),
 		gauge("muster_cluster_voters", "Members that vote.", func() float64 { return float64(len(n.voters())) }),
 		gauge("muster_cluster_voters_alive", "Members that vote and that gossip finds alive, this one included.", func() float64 {

@@ -37,6 +37,7 @@ type Node struct {
 	raft   atomic.Pointer[raft.Raft] // nil until Run has started it
 	nudges *nudger
 
+	space       *space
 	queue       *opQueue
 	routes      routes
 	local       atomic.Int64 // entries on their way through raft
@@ -91,7 +92,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, timing: cfg.timing(deps.Faults), logger: deps.Logger, fsm: deps.FSM, nonce: randomNonce(),
-		apiAddr: cfg.Addrs.advertised(cfg.Addrs.API), queue: newOpQueue(),
+		apiAddr: cfg.Addrs.advertised(cfg.Addrs.API), queue: newOpQueue(), space: newSpace(cfg.MinFreePercent, deps.Faults),
 		reconcile: make(chan struct{}, 1), failed: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if deps.Registerer != nil {

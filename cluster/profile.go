@@ -53,6 +53,9 @@ type Faults struct {
 	Log *logstore.Faults
 	// Links cuts the connections between nodes, by their peer and gossip addresses.
 	Links *peer.Links
+	// Space, if not nil, replaces the system's word on how many bytes of how many are
+	// free where a directory lies.
+	Space func(dir string) (free, total uint64, err error)
 	// Stabilise, if not 0, replaces the wait before a cluster is founded and the
 	// profile's before a learner gets a vote.
 	Stabilise time.Duration

@@ -51,6 +51,9 @@ func (n *Node) propose(ctx context.Context, c *call) []Outcome {
 	if n.stopping() || ctx.Err() != nil || (c.here && !n.leads(c.term)) {
 		return n.inWords(refuseAll(c, fateRefused, ""), n.absence())
 	}
+	if n.full() {
+		return n.inWords(refuseAll(c, fateDiskFull, ""), muster.CodeDiskFull)
+	}
 	ctx, cancel := within(ctx)
 	defer cancel()
 	c.deadline, _ = ctx.Deadline()
@@ -104,6 +107,8 @@ func (n *Node) inWords(outs []outcome, refused muster.Code) []Outcome {
 			res[i].Result = o.result
 		case fateOverloaded:
 			res[i].Err = n.notApplied(muster.CodeOverloaded, o.detail)
+		case fateDiskFull:
+			res[i].Err = n.diskFull()
 		case fateRefused:
 			res[i].Err = n.notApplied(refused, o.detail)
 		case fateNotApplied:

@@ -27,6 +27,7 @@ const (
 	fateNotApplied fate = 2 // and may be tried again by the node itself
 	fateOverloaded fate = 3 // not applied, and not tried again
 	fateRefused    fate = 4 // not applied, and not tried again: the session it belonged to has ended
+	fateDiskFull   fate = 5 // not applied, and not tried again: the leader's disk is nearly full
 )
 
 // outcome is what became of one operation, before it is put into words for a user.

@@ -180,7 +180,7 @@ func (n *Node) startLoops(ctx context.Context, r *raft.Raft, transport *peer.Tra
 	n.callbacks = append([]*callback{{fn: n.reconcileMembers}}, n.callbacks...)
 	for _, loop := range []func(context.Context){
 		n.dispatch, n.readIndexes.run, n.freshAsks.run, n.strictAsks.run, n.keepFresh, n.gossip.deliver,
-		n.keepJoined, n.bootstrap, n.watchGossip, n.watchSelf,
+		n.keepJoined, n.bootstrap, n.watchGossip, n.watchSelf, n.watchSpace,
 	} {
 		n.loops.Go(func() { loop(ctx) })
 	}

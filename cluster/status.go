@@ -22,6 +22,7 @@ type nodeStatus struct {
 	expect                uint64
 	lag                   time.Duration // the age of its state; negative: not known
 	hasState              bool
+	low                   bool // its disk is nearly full: it is not to lead
 }
 
 func (s *nodeStatus) encode() []byte {
@@ -37,6 +38,7 @@ func (s *nodeStatus) encode() []byte {
 	m.bool(9, s.hasState)
 	m.string(10, s.leader.id)
 	m.string(11, s.leader.addr)
+	m.bool(12, s.low)
 	return m
 }
 
@@ -81,6 +83,8 @@ func decodeStatus(b []byte) (nodeStatus, error) {
 			s.leader.id = string(b)
 		case 11:
 			s.leader.addr = string(b)
+		case 12:
+			s.low = v != 0
 		}
 		return nil
 	})
@@ -98,7 +102,7 @@ func (n *Node) handleStatus(context.Context, peer.Hello, []byte) ([]byte, error)
 func (n *Node) ownStatus() nodeStatus {
 	s := nodeStatus{
 		id: n.id, clusterID: n.ClusterID(), gossip: n.gossip.net.self(), boot: n.dir.boot, term: n.CurrentTerm(),
-		applied: n.fsm.Applied(), expect: uint64(n.cfg.BootstrapExpect), lag: -1, hasState: n.hasState(),
+		applied: n.fsm.Applied(), expect: uint64(n.cfg.BootstrapExpect), lag: -1, hasState: n.hasState(), low: n.space.low.Load(),
 	}
 	if stale, ready := n.Freshness(); ready {
 		s.lag = stale

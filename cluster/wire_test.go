@@ -78,7 +78,7 @@ func TestCallsReadBack(t *testing.T) {
 	if got, err := decodeFresh(a.encode()); err != nil || !reflect.DeepEqual(got, a) {
 		t.Errorf("freshness reads back %+v, %v", got, err)
 	}
-	s := nodeStatus{id: "i", clusterID: "c", gossip: "g:1", leader: *l, boot: 2, term: 3, applied: 4, expect: 5, lag: -1, hasState: true}
+	s := nodeStatus{id: "i", clusterID: "c", gossip: "g:1", leader: *l, boot: 2, term: 3, applied: 4, expect: 5, lag: -1, hasState: true, low: true}
 	if got, err := decodeStatus(s.encode()); err != nil || got != s {
 		t.Errorf("status reads back %+v, %v", got, err)
 	}

@@ -47,6 +47,9 @@ type Config struct {
 	Found Found
 	// RaftProfile is fast, default or slow; default when empty.
 	RaftProfile string
+	// MinFreePercent is how much of the data directory's file system is to stay free;
+	// 0 is 10, less is no limit.
+	MinFreePercent int
 	// SlowFailover leaves the election after the death of a leader's process to raft's
 	// timers.
 	SlowFailover bool
@@ -179,6 +182,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 		},
 		BootstrapExpect: n.cfg.Found.BootstrapExpect, Join: n.cfg.Found.Join,
 		Profile: cluster.Profile(n.cfg.RaftProfile), Insecure: n.cfg.Insecure, Keys: n.keys, SlowFailover: n.cfg.SlowFailover,
+		MinFreePercent: n.cfg.MinFreePercent,
 	}, cluster.Deps{FSM: n.state, Logger: deps.Logger, Registerer: metrics, Faults: deps.Faults})
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ func newServer(g *global) *cobra.Command {
 	var cfg node.Config
 	var logs logFlags
 	var fastFailover bool
+	var minFree int
 	cmd := &cobra.Command{
 		Use:   "server",
 		Short: "Run a node",
@@ -57,6 +58,12 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 			}
 			if cfg.ConnectionsPerAddress < 1 {
 				return configError("--max-connections-per-address %d is less than one", cfg.ConnectionsPerAddress)
+			}
+			if minFree < 0 || minFree > 90 {
+				return configError("--min-free-percent %d is not between 0 and 90", minFree)
+			}
+			if cfg.MinFreePercent = minFree; minFree == 0 {
+				cfg.MinFreePercent = -1
 			}
 			cfg.Version, cfg.SlowFailover = version, !fastFailover
 			logger, err := logs.logger(cmd.ErrOrStderr())
@@ -95,6 +102,7 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 	f.IntVar(&cfg.Backups.Keep, "backup-keep", 24, "how many of this node's backups are kept, the latest")
 	f.IntVar(&cfg.StreamsPerAddress, "max-streams-per-address", muster.DefaultStreamsPerAddress, "how many streams of changes one client address may have open (loopback any number)")
 	f.IntVar(&cfg.ConnectionsPerAddress, "max-connections-per-address", muster.DefaultConnectionsPerAddress, "how many other connections one client address may have open (loopback any number)")
+	f.IntVar(&minFree, "min-free-percent", 10, "how much of the data directory's file system, and at most 4 GiB, is to stay free: below it the node gives up leadership and refuses writes; 0: no limit")
 	f.BoolVar(&fastFailover, "fast-failover", true, "begin an election at once when the leader's process is gone, instead of waiting for timers")
 	f.StringVar(&cfg.Secrets.ClusterKeyFile, "cluster-key-file", "", "file of the cluster's key (see muster keygen): nodes encrypt what they say to each other, and speak only with those that have it")
 	f.StringVar(&cfg.Secrets.TLSCertFile, "tls-cert-file", "", "certificate of the API port, in PEM; read again when it changes")
