@@ -2,6 +2,7 @@
 # make run      build, then start three nodes on loopback with curl lines to paste
 # make test     what CI runs: gofmt, vet, the house test, all tests with -race
 # make bench    benchmarks, with ratios against floors measured in the same run
+# make fuzz     every fuzz target for FUZZTIME (10s)
 # make lint     staticcheck
 # make release  the binaries of a release in dist/, with SHA256SUMS
 # make rules    tests of the Prometheus rules, where promtool is installed
@@ -9,7 +10,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: build run demo test fmt-check lint rules release bench clean
+.PHONY: build run demo test fmt-check lint rules release bench fuzz clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
@@ -38,6 +39,9 @@ bench:
 
 release:
 	GO='$(GO)' VERSION='$(VERSION)' ./scripts/release.sh
+
+fuzz:
+	./scripts/fuzz.sh
 
 clean:
 	rm -rf bin dist
