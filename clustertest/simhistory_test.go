@@ -221,6 +221,9 @@ func (h *history) outages() []span {
 			all = append(all, span{a, b})
 		}
 	}
+	if len(h.marks) > 0 { // nobody led before the first, and tables are older than that
+		all = append(all, span{h.births[0][0], h.marks[0]})
+	}
 	all = append(all, h.stuck...)
 	slices.SortFunc(all, func(a, b span) int { return a.from.Compare(b.from) })
 	var out []span
