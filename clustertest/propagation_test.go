@@ -55,3 +55,20 @@ func BenchmarkPropagation(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLinearizable: linearizable reads of a service of 10 instances on a
+// follower, which asks the leader, which asks a majority, against local reads of the
+// same on the same node.
+func BenchmarkLinearizable(b *testing.B) {
+	c := clustertest.Start(b, 3, clustertest.Profile("default"))
+	follower := c.Followers(c.Leader())[0]
+	fill(b, c, 1, 10)
+	url := follower.URL() + "/v1/services/fill-0"
+	client := newClient()
+	defer client.CloseIdleConnections()
+	compare(b, func() float64 {
+		return rate(b, 64, func(int, int) error { return send(client, "GET", url+"?consistency=linearizable", "", 200) })
+	}, func() float64 {
+		return rate(b, 64, func(int, int) error { return send(client, "GET", url, "", 200) })
+	})
+}
