@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"sort"
@@ -76,7 +75,6 @@ func (s *service) set(id string, old, next *muster.Instance) {
 	s.overlay[id] = next
 	s.count(old, -1)
 	s.count(next, 1)
-	s.shown = true
 }
 
 func (s *service) count(i *muster.Instance, by int) {
@@ -199,5 +197,5 @@ func (s *service) load(instances []*muster.Instance, below map[string]base) {
 }
 
 func compareServices(a, b *service) int {
-	return cmp.Or(cmp.Compare(a.key.Namespace, b.key.Namespace), cmp.Compare(a.key.Service, b.key.Service))
+	return a.key.Compare(b.key)
 }

@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -40,9 +39,7 @@ func (o *Configure) apply(s *state, at step) result {
 	if svc := s.dir.find(o.Key); svc != nil {
 		svc.settings = o.Settings
 		if svc.known {
-			svc.shown, svc.index = true, at.index
-			s.listIndex, s.out.listed = at.index, true
-			s.touch(svc)
+			s.show(svc, at)
 		}
 	}
 	s.tell(e, func(told *muster.Event) { told.Settings = o.Settings })
@@ -140,10 +137,7 @@ func readGovernor(d *decoder) (g governor) {
 }
 
 func (p *picture) writeSettings(fw *frameWriter) {
-	keys := slices.SortedFunc(maps.Keys(p.settings), func(a, b muster.ServiceKey) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Service, b.Service))
-	})
-	for _, k := range keys {
+	for _, k := range slices.SortedFunc(maps.Keys(p.settings), muster.ServiceKey.Compare) {
 		fw.record(blockSettings, func(b []byte) []byte {
 			b = appendString(appendString(b, 1, k.Namespace), 2, k.Service)
 			return appendMessage(b, 3, func(b []byte) []byte { return appendSettings(b, p.settings[k]) })

@@ -147,12 +147,16 @@ func (s *state) dropService(svc *service) {
 	s.touch(svc)
 }
 
+// show has the service seen anew, and the list of services with it, as of this entry.
+func (s *state) show(svc *service, at step) {
+	svc.shown, svc.index = true, at.index
+	s.listIndex, s.out.listed = at.index, true
+	s.touch(svc)
+}
+
 func (s *state) change(svc *service, id string, old, next *muster.Instance, at step) {
 	svc.set(id, old, next)
-	svc.index = at.index
-	s.listIndex = at.index
-	s.out.listed = true
-	s.touch(svc)
+	s.show(svc, at)
 	if old != nil {
 		s.counts[statusNumber(old.Status)]--
 	}

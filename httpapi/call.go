@@ -263,6 +263,23 @@ func (c *call) writeContext() (context.Context, context.CancelFunc, error) {
 	return ctx, cancel, nil
 }
 
+// settle runs a write as the caller, within its timeout, and notes its index; the
+// caller of settle answers.
+func (c *call) settle(do func(context.Context, muster.Caller) (muster.Written, error)) (muster.Written, error) {
+	who, err := c.caller()
+	if err != nil {
+		return muster.Written{}, err
+	}
+	ctx, cancel, err := c.writeContext()
+	if err != nil {
+		return muster.Written{}, err
+	}
+	defer cancel()
+	w, err := do(ctx, who)
+	c.setIndex(w.Index)
+	return w, err
+}
+
 // condition reads If-Match and If-None-Match of a write.
 func (c *call) condition() (muster.Condition, error) {
 	var cond muster.Condition

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"net/http"
 	"strconv"
 
@@ -10,10 +9,11 @@ import (
 
 // getEvents answers GET /v1/events from the journal.
 func (s *Server) getEvents(c *call) error {
-	o, timeout, bounded, err := c.values.readOptions()
+	ctx, cancel, o, err := c.readContext()
 	if err != nil {
 		return err
 	}
+	defer cancel()
 	q := muster.EventQuery{
 		Namespace: c.values.text[paramNamespace], Service: c.values.text[paramService], Instance: c.values.text[paramInstance],
 		Limit: muster.DefaultEventsLimit,
@@ -26,12 +26,6 @@ func (s *Server) getEvents(c *call) error {
 		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 1 || q.Limit > muster.MaxEvents {
 			return badParam(muster.CodeUnknownParameter, "limit", "", "%q is not a whole number from 1 to %d", clip(text), muster.MaxEvents)
 		}
-	}
-	ctx := c.r.Context()
-	if bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
 	}
 	events, info, err := s.registry.Events(ctx, q, o)
 	c.setRead(info)

@@ -67,17 +67,9 @@ func (s *Server) postInstance(c *call) error {
 }
 
 func (s *Server) register(c *call, inst *muster.Instance, cond muster.Condition, located bool) error {
-	who, err := c.caller()
-	if err != nil {
-		return err
-	}
-	ctx, cancel, err := c.writeContext()
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	w, err := s.registry.Register(ctx, who, inst, cond)
-	c.setIndex(w.Index)
+	w, err := c.settle(func(ctx context.Context, who muster.Caller) (muster.Written, error) {
+		return s.registry.Register(ctx, who, inst, cond)
+	})
 	if err != nil {
 		return err
 	}
@@ -152,11 +144,8 @@ func (s *Server) deleteInstance(c *call) error {
 // write runs a write and answers it with the instance, or with nothing where
 // status says so.
 func (c *call) write(do func(context.Context, muster.Caller) (muster.Written, error), status int) error {
-	var w muster.Written
-	if err := c.settle(func(ctx context.Context, who muster.Caller) (_ muster.Written, err error) {
-		w, err = do(ctx, who)
-		return w, err
-	}); err != nil {
+	w, err := c.settle(do)
+	if err != nil {
 		return err
 	}
 	if status == http.StatusNoContent {

@@ -82,7 +82,7 @@ func (s *Server) postLease(c *call) error {
 		return err
 	}
 	var l *muster.Lease
-	if err := c.settle(func(ctx context.Context, who muster.Caller) (w muster.Written, err error) {
+	if _, err := c.settle(func(ctx context.Context, who muster.Caller) (w muster.Written, err error) {
 		l, w.Index, err = s.leases.GrantLease(ctx, who, req)
 		return w, err
 	}); err != nil {

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"bytes"
-	"context"
 	"net"
 	"net/http"
 	"strconv"
@@ -66,16 +65,11 @@ func (s *Server) start(now time.Time, w *wanted) (balancer.Choice, string, error
 
 // viewOf reads the view of the call's service, as current as the caller asks.
 func (s *Server) viewOf(c *call, q *muster.Query) (*muster.View, muster.ReadInfo, error) {
-	o, timeout, bounded, err := c.values.readOptions()
+	ctx, cancel, o, err := c.readContext()
 	if err != nil {
 		return nil, muster.ReadInfo{}, err
 	}
-	ctx := c.r.Context()
-	if bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
-	}
+	defer cancel()
 	return s.registry.Service(ctx, c.serviceKey(), q, o)
 }
 

@@ -42,7 +42,7 @@ func (s *Server) putSettings(c *call) error {
 	if err := c.decode(&settings, muster.MaxBodyBytes); err != nil {
 		return err
 	}
-	if err := c.settle(func(ctx context.Context, who muster.Caller) (muster.Written, error) {
+	if _, err := c.settle(func(ctx context.Context, who muster.Caller) (muster.Written, error) {
 		return s.settings.Configure(ctx, who, c.serviceKey(), &settings)
 	}); err != nil {
 		return err
@@ -80,26 +80,10 @@ func (s *Server) putGovernor(c *call) error {
 			Fields: []muster.FieldError{{Pointer: "/enabled", Detail: "is missing"}},
 		}
 	}
-	if err := c.settle(func(ctx context.Context, who muster.Caller) (muster.Written, error) {
+	if _, err := c.settle(func(ctx context.Context, who muster.Caller) (muster.Written, error) {
 		return s.settings.SwitchGovernor(ctx, who, *req.Enabled)
 	}); err != nil {
 		return err
 	}
 	return c.json(http.StatusOK, s.settings.Governor())
-}
-
-// settle runs a write and notes its index; the caller answers it.
-func (c *call) settle(do func(context.Context, muster.Caller) (muster.Written, error)) error {
-	who, err := c.caller()
-	if err != nil {
-		return err
-	}
-	ctx, cancel, err := c.writeContext()
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	w, err := do(ctx, who)
-	c.setIndex(w.Index)
-	return err
 }

@@ -1,10 +1,10 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -36,9 +36,7 @@ func (r *Registry) Backup(ctx context.Context, o muster.ReadOptions) (io.WriterT
 // at one moment. want is the SHA-256 the bytes must have; nil: any. Until it is over
 // other writes are answered catching_up; where it fails nothing has changed.
 func (r *Registry) Restore(ctx context.Context, who muster.Caller, total uint64, src io.Reader, want []byte) (muster.Written, error) {
-	var raw [16]byte
-	rand.Read(raw[:])
-	id := hex.EncodeToString(raw[:])
+	id := rand.Text()
 	if _, err := r.restoreStep(ctx, fsm.RestoreBegin{ID: id, Total: total, Caller: who}); err != nil {
 		return muster.Written{}, err
 	}
@@ -67,7 +65,7 @@ func (r *Registry) restoreAll(ctx context.Context, who muster.Caller, id string,
 		offset += uint64(len(part))
 	}
 	got := [sha256.Size]byte(sum.Sum(nil))
-	if want != nil && hex.EncodeToString(want) != hex.EncodeToString(got[:]) {
+	if want != nil && !bytes.Equal(want, got[:]) {
 		return fsm.Result{}, muster.Errorf(muster.CodeConflict, "the backup that arrived has the SHA-256 %x, not %x", got, want).
 			WithHint("it was damaged on its way or on disk: muster snapshot inspect FILE")
 	}
