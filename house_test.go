@@ -49,6 +49,7 @@ var house = []room{
 
 	{path: "client/grpcresolver", may: []string{".", "balancer", "client"}, why: "the SDK as a gRPC resolver", goroutines: true},
 	{path: "clustertest", may: []string{"*"}, why: "N real nodes in one process", goroutines: true},
+	{path: "chaos", may: []string{"*"}, why: "faults on real processes, and checked histories", goroutines: true},
 	{path: "cmd/muster", may: []string{"*"}, why: "the binary", goroutines: true},
 }
 
