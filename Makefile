@@ -3,6 +3,7 @@
 # make test     what CI runs: gofmt, vet, the house test, all tests with -race
 # make bench    benchmarks, with ratios against floors measured in the same run
 # make fuzz     every fuzz target for FUZZTIME (10s)
+# make mutants  deliberate bugs (room fault): each must be caught by the tests named
 # make lint     staticcheck
 # make release  the binaries of a release in dist/, with SHA256SUMS
 # make rules    tests of the Prometheus rules, where promtool is installed
@@ -10,7 +11,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: build run demo test fmt-check lint rules release bench fuzz clean
+.PHONY: build run demo test fmt-check lint rules release bench fuzz mutants clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
@@ -42,6 +43,9 @@ release:
 
 fuzz:
 	./scripts/fuzz.sh
+
+mutants:
+	$(GO) run ./scripts/mutants
 
 clean:
 	rm -rf bin dist

@@ -4,13 +4,14 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/fault"
 )
 
 // dropped is the result of a decision that was made in another term.
 func dropped(at step) result { return result{index: at.index, dropped: true} }
 
 func (o *Expire) apply(s *state, at step) result {
-	if o.Term != at.term {
+	if o.Term != at.term && !fault.Is(fault.NoTermCheck) {
 		return dropped(at)
 	}
 	cause := muster.CauseLeaseExpired
