@@ -29,23 +29,24 @@ type room struct {
 // only; a row is added in the commit that adds the room.
 var house = []room{
 	{path: ".", why: "the domain's nouns"},
+	{path: "wire", why: "fields of messages, written and read"},
 	{path: "fault", why: "deliberate bugs, in builds that ask for them"},
 
-	{path: "fsm", may: []string{".", "fault"}, why: "the replicated state as a function"},
-	{path: "lease", may: []string{".", "fault"}, why: "who was last heard from when", goroutines: true},
-	{path: "health", may: []string{"."}, why: "probes", goroutines: true},
+	{path: "fsm", may: []string{".", "fault", "wire"}, why: "the replicated state as a function"},
+	{path: "lease", may: []string{".", "fault", "wire"}, why: "who was last heard from when", goroutines: true},
+	{path: "health", may: []string{".", "wire"}, why: "probes", goroutines: true},
 	{path: "watch", may: []string{".", "fault"}, why: "fan-out of committed events", goroutines: true},
-	{path: "balancer", may: []string{"."}, why: "choosing one of many"},
+	{path: "balancer", may: []string{".", "wire"}, why: "choosing one of many"},
 	{path: "filter", may: []string{"."}, why: "which instances a query means"},
 	{path: "problem", may: []string{"."}, why: "coded error and problem+json, both ways"},
 
 	{path: "registry", may: []string{".", "fault", "fsm", "lease", "watch", "balancer", "health", "filter"}, why: "the front desk"},
 	{path: "cluster/logstore", may: []string{".", "fault"}, why: "raft's log on disk, with checksums and fail-stop", goroutines: true},
-	{path: "cluster/peer", may: []string{"."}, why: "the peer port: raft and internal RPC", goroutines: true},
-	{path: "cluster", may: []string{".", "fault", "cluster/logstore", "cluster/peer"}, why: "the raft node and the gossip", goroutines: true},
+	{path: "cluster/peer", may: []string{".", "wire"}, why: "the peer port: raft and internal RPC", goroutines: true},
+	{path: "cluster", may: []string{".", "fault", "cluster/logstore", "cluster/peer", "wire"}, why: "the raft node and the gossip", goroutines: true},
 	{path: "httpapi", may: []string{".", "problem", "balancer"}, why: "routes, decoding, rendering", goroutines: true},
 
-	{path: "node", may: []string{".", "fault", "fsm", "lease", "health", "watch", "balancer", "problem", "registry", "cluster", "cluster/logstore", "cluster/peer", "httpapi"}, why: "one whole node", goroutines: true},
+	{path: "node", may: []string{".", "fault", "fsm", "lease", "health", "watch", "balancer", "problem", "registry", "cluster", "cluster/logstore", "cluster/peer", "httpapi", "wire"}, why: "one whole node", goroutines: true},
 	{path: "client", may: []string{".", "fault", "balancer", "problem"}, why: "the Go SDK", goroutines: true},
 
 	{path: "client/grpcresolver", may: []string{".", "balancer", "client"}, why: "the SDK as a gRPC resolver", goroutines: true},

@@ -1,13 +1,13 @@
 package balancer
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // A packet is in the protobuf wire format; unknown fields are skipped.
@@ -17,19 +17,19 @@ import (
 //	entry:   1 id, 2 successes, 3 failures, 4 latency (µs), 5 state (tell…),
 //	         6 time left of an ejection (ms), 7 strikes
 const (
-	packetGroup protowire.Number = 1
+	packetGroup wire.Number = 1
 
-	groupNamespace protowire.Number = 1
-	groupService   protowire.Number = 2
-	groupEntry     protowire.Number = 3
+	groupNamespace wire.Number = 1
+	groupService   wire.Number = 2
+	groupEntry     wire.Number = 3
 
-	entryID        protowire.Number = 1
-	entrySuccesses protowire.Number = 2
-	entryFailures  protowire.Number = 3
-	entryLatency   protowire.Number = 4
-	entryState     protowire.Number = 5
-	entryLeft      protowire.Number = 6
-	entryStrikes   protowire.Number = 7
+	entryID        wire.Number = 1
+	entrySuccesses wire.Number = 2
+	entryFailures  wire.Number = 3
+	entryLatency   wire.Number = 4
+	entryState     wire.Number = 5
+	entryLeft      wire.Number = 6
+	entryStrikes   wire.Number = 7
 )
 
 // What an entry tells of a breaker.
@@ -49,19 +49,13 @@ type entry struct {
 }
 
 func (e *entry) append(b []byte) []byte {
-	number := func(num protowire.Number, v uint64) {
-		if v != 0 {
-			b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-		}
-	}
-	b = protowire.AppendString(protowire.AppendTag(b, entryID, protowire.BytesType), e.id)
-	number(entrySuccesses, e.successes)
-	number(entryFailures, e.failures)
-	number(entryLatency, uint64(e.latency.Microseconds()))
-	number(entryState, e.state)
-	number(entryLeft, uint64(e.left.Milliseconds()))
-	number(entryStrikes, uint64(e.strikes))
-	return b
+	b = wire.AppendText(b, entryID, e.id)
+	b = wire.AppendUint(b, entrySuccesses, e.successes)
+	b = wire.AppendUint(b, entryFailures, e.failures)
+	b = wire.AppendUint(b, entryLatency, uint64(e.latency.Microseconds()))
+	b = wire.AppendUint(b, entryState, e.state)
+	b = wire.AppendUint(b, entryLeft, uint64(e.left.Milliseconds()))
+	return wire.AppendUint(b, entryStrikes, uint64(e.strikes))
 }
 
 // packetWriter packs entries into packets of at most MaxPacket bytes.
@@ -76,8 +70,8 @@ type packetWriter struct {
 // service begins the entries of a service.
 func (w *packetWriter) service(k muster.ServiceKey) {
 	w.endGroup()
-	w.head = protowire.AppendString(protowire.AppendTag(w.head[:0], groupNamespace, protowire.BytesType), k.Namespace)
-	w.head = protowire.AppendString(protowire.AppendTag(w.head, groupService, protowire.BytesType), k.Service)
+	w.head = wire.AppendText(w.head[:0], groupNamespace, k.Namespace)
+	w.head = wire.AppendText(w.head, groupService, k.Service)
 	w.group = append(w.group[:0], w.head...)
 }
 
@@ -92,12 +86,12 @@ func (w *packetWriter) entry(e *entry) {
 		w.endPacket()
 		w.group = append(w.group[:0], w.head...)
 	}
-	w.group = protowire.AppendBytes(protowire.AppendTag(w.group, groupEntry, protowire.BytesType), w.scratch)
+	w.group = wire.AppendBytes(w.group, groupEntry, w.scratch)
 }
 
 func (w *packetWriter) endGroup() {
 	if len(w.group) > len(w.head) {
-		w.packet = protowire.AppendBytes(protowire.AppendTag(w.packet, packetGroup, protowire.BytesType), w.group)
+		w.packet = wire.AppendBytes(w.packet, packetGroup, w.group)
 	}
 	w.group = w.group[:0]
 }
@@ -115,14 +109,12 @@ func (w *packetWriter) finish() [][]byte {
 	return w.packets
 }
 
-var errPacket = errors.New("malformed")
-
 // readPacket calls take for every entry of a packet, as it comes to it.
 func readPacket(b []byte, take func(muster.ServiceKey, *entry)) error {
 	if len(b) > MaxPacket {
 		return fmt.Errorf("reading a balancer packet: %d bytes are more than %d", len(b), MaxPacket)
 	}
-	err := fields(b, func(num protowire.Number, body []byte, _ uint64) error {
+	err := wire.Each(b, func(num wire.Number, _ uint64, body []byte) error {
 		if num != packetGroup {
 			return nil
 		}
@@ -136,7 +128,7 @@ func readPacket(b []byte, take func(muster.ServiceKey, *entry)) error {
 
 func readGroup(b []byte, take func(muster.ServiceKey, *entry)) error {
 	var k muster.ServiceKey
-	return fields(b, func(num protowire.Number, body []byte, _ uint64) error {
+	return wire.Each(b, func(num wire.Number, _ uint64, body []byte) error {
 		switch num {
 		case groupNamespace:
 			k.Namespace = string(body)
@@ -174,7 +166,7 @@ func checkKey(k muster.ServiceKey) error {
 
 func readEntry(b []byte) (*entry, error) {
 	e := new(entry)
-	err := fields(b, func(num protowire.Number, body []byte, n uint64) error {
+	err := wire.Each(b, func(num wire.Number, n uint64, body []byte) error {
 		switch num {
 		case entryID:
 			e.id = string(body)
@@ -200,33 +192,4 @@ func readEntry(b []byte) (*entry, error) {
 		return nil, fmt.Errorf("an instance: %w", err)
 	}
 	return e, nil
-}
-
-// fields calls f for every field of b that is a varint or bytes.
-func fields(b []byte, f func(num protowire.Number, body []byte, n uint64) error) error {
-	for len(b) > 0 {
-		num, typ, size := protowire.ConsumeTag(b)
-		if size < 0 {
-			return errPacket
-		}
-		b = b[size:]
-		var body []byte
-		var n uint64
-		switch typ {
-		case protowire.VarintType:
-			n, size = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			body, size = protowire.ConsumeBytes(b)
-		default:
-			size = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if size < 0 {
-			return errPacket
-		}
-		b = b[size:]
-		if err := f(num, body, n); err != nil {
-			return err
-		}
-	}
-	return nil
 }

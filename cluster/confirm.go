@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/wire"
 )
 
 // confirmEvery is the age at which the leader renews its knowledge that it leads
@@ -166,14 +166,14 @@ func (n *Node) callConfirm(s *session, v raft.Server) (uint64, error) {
 		return 0, err
 	}
 	var term uint64
-	err = eachField(body, func(f protowire.Number, v uint64, _ []byte) error {
+	err = wire.Each(body, func(f wire.Number, v uint64, _ []byte) error {
 		if f == 1 {
 			term = v
 		}
 		return nil
 	})
 	if err == nil && term == 0 {
-		err = errTruncated
+		err = errIncomplete
 	}
 	return term, err
 }

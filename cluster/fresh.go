@@ -5,10 +5,9 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/wire"
 )
 
 const (
@@ -197,7 +196,7 @@ func (a *freshAnswer) encode() []byte {
 
 func decodeFresh(b []byte) (*freshAnswer, error) {
 	a := &freshAnswer{}
-	err := eachField(b, func(f protowire.Number, v uint64, b []byte) error {
+	err := wire.Each(b, func(f wire.Number, v uint64, b []byte) error {
 		switch f {
 		case 1:
 			a.term = v
@@ -219,7 +218,7 @@ func decodeFresh(b []byte) (*freshAnswer, error) {
 		return nil
 	})
 	if err == nil && (a.term == 0 || a.index == 0) {
-		err = errTruncated
+		err = errIncomplete
 	}
 	return a, err
 }
@@ -234,7 +233,7 @@ func (n *Node) handleFresh(ctx context.Context, _ peer.Hello, body []byte) ([]by
 		return n.sayNotLeader(), nil
 	}
 	strict := false
-	err := eachField(body, func(f protowire.Number, v uint64, _ []byte) error {
+	err := wire.Each(body, func(f wire.Number, v uint64, _ []byte) error {
 		strict = strict || f == 1 && v == 1
 		return nil
 	})

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/wire"
 )
 
 var errNoSuccessor = errors.New("there is no other voter alive")
@@ -115,7 +115,7 @@ func (n *Node) serveOperator(body []byte, do func(id string) error) ([]byte, err
 		return n.sayNotLeader(), nil
 	}
 	id := ""
-	err := eachField(body, func(f protowire.Number, _ uint64, b []byte) error {
+	err := wire.Each(body, func(f wire.Number, _ uint64, b []byte) error {
 		if f == 1 {
 			id = string(b)
 		}

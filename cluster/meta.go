@@ -8,7 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"github.com/muster-registry/muster/wire"
 )
 
 const (
@@ -101,7 +101,7 @@ func decodeMeta(b []byte) (meta, error) {
 		return m, fmt.Errorf("metadata of unknown format %d", b[0])
 	}
 	var flags uint64
-	err := eachField(b[1:], func(f protowire.Number, v uint64, b []byte) error {
+	err := wire.Each(b[1:], func(f wire.Number, v uint64, b []byte) error {
 		switch f {
 		case 1:
 			m.ClusterID = shown(b)

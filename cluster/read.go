@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/wire"
 )
 
 var errNotLeading = errors.New("this node does not lead")
@@ -72,14 +71,14 @@ func (n *Node) askReadIndex(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	var index uint64
-	err = eachField(body, func(f protowire.Number, v uint64, _ []byte) error {
+	err = wire.Each(body, func(f wire.Number, v uint64, _ []byte) error {
 		if f == 2 {
 			index = v
 		}
 		return nil
 	})
 	if err == nil && index == 0 {
-		err = errTruncated
+		err = errIncomplete
 	}
 	return index, err
 }
@@ -110,7 +109,7 @@ func (n *Node) callLeader(ctx context.Context, method string, body []byte) ([]by
 
 // redirection is the notLeader in an answer; nil: it is a leader's.
 func redirection(answer []byte) (l *notLeader, err error) {
-	err = eachField(answer, func(f protowire.Number, _ uint64, b []byte) (err error) {
+	err = wire.Each(answer, func(f wire.Number, _ uint64, b []byte) (err error) {
 		if f == fieldNotLeader {
 			l, err = decodeNotLeader(b)
 		}

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/wire"
 )
 
 // nodeStatus is what a node says of itself when asked over its peer port.
@@ -59,7 +59,7 @@ func lagIn(v uint64) time.Duration {
 
 func decodeStatus(b []byte) (nodeStatus, error) {
 	s := nodeStatus{lag: -1}
-	err := eachField(b, func(f protowire.Number, v uint64, b []byte) error {
+	err := wire.Each(b, func(f wire.Number, v uint64, b []byte) error {
 		switch f {
 		case 1:
 			s.id = string(b)
@@ -89,7 +89,7 @@ func decodeStatus(b []byte) (nodeStatus, error) {
 		return nil
 	})
 	if err == nil && s.id == "" {
-		err = errTruncated
+		err = errIncomplete
 	}
 	return s, err
 }
@@ -144,7 +144,7 @@ func (s *memberState) encode() []byte {
 
 func decodeMemberState(b []byte) (memberState, error) {
 	s := memberState{lag: -1}
-	err := eachField(b, func(f protowire.Number, v uint64, b []byte) error {
+	err := wire.Each(b, func(f wire.Number, v uint64, b []byte) error {
 		switch f {
 		case 1:
 			s.id = string(b)

@@ -5,79 +5,34 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"github.com/muster-registry/muster/wire"
 )
 
 // The bodies of the internal calls are protobuf messages written by hand, so
 // that nodes of two versions understand each other: what a reader does not know
 // it skips.
 
-var errTruncated = errors.New("message is cut short")
+// errIncomplete is of a message that reads but lacks what its sender always says.
+var errIncomplete = errors.New("message is incomplete")
 
 // message builds one message. Zero values are left out.
 type message []byte
 
-func (m *message) uint(field protowire.Number, v uint64) {
-	if v != 0 {
-		*m = protowire.AppendVarint(protowire.AppendTag(*m, field, protowire.VarintType), v)
-	}
-}
-
-func (m *message) bool(field protowire.Number, v bool) {
-	if v {
-		m.uint(field, 1)
-	}
-}
-
-func (m *message) string(field protowire.Number, s string) {
-	if s != "" {
-		*m = protowire.AppendString(protowire.AppendTag(*m, field, protowire.BytesType), s)
-	}
-}
+func (m *message) uint(field wire.Number, v uint64)   { *m = wire.AppendUint(*m, field, v) }
+func (m *message) bool(field wire.Number, v bool)     { *m = wire.AppendBool(*m, field, v) }
+func (m *message) string(field wire.Number, s string) { *m = wire.AppendString(*m, field, s) }
 
 // bytes writes the field even where b is empty: repeated fields keep their places.
-func (m *message) bytes(field protowire.Number, b []byte) {
-	*m = protowire.AppendBytes(protowire.AppendTag(*m, field, protowire.BytesType), b)
-}
-
-// eachField calls fn for the fields of a message: v for numbers, b for the rest.
-// b is part of the message and must not be kept beyond it.
-func eachField(msg []byte, fn func(field protowire.Number, v uint64, b []byte) error) error {
-	for len(msg) > 0 {
-		field, typ, n := protowire.ConsumeTag(msg)
-		if n < 0 {
-			return errTruncated
-		}
-		msg = msg[n:]
-		var v uint64
-		var b []byte
-		switch typ {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(msg)
-		case protowire.BytesType:
-			b, n = protowire.ConsumeBytes(msg)
-		default:
-			n = protowire.ConsumeFieldValue(field, typ, msg)
-		}
-		if n < 0 {
-			return errTruncated
-		}
-		msg = msg[n:]
-		if err := fn(field, v, b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (m *message) bytes(field wire.Number, b []byte) { *m = wire.AppendBytes(*m, field, b) }
 
 // notLeader is part of the answers of whoever was asked as the leader and is not:
 // who is, as far as it knows.
 type notLeader struct{ id, addr string }
 
 const (
-	fieldNotLeader     protowire.Number = 14
-	fieldNotLeaderID   protowire.Number = 1
-	fieldNotLeaderAddr protowire.Number = 2
+	fieldNotLeader     wire.Number = 14
+	fieldNotLeaderID   wire.Number = 1
+	fieldNotLeaderAddr wire.Number = 2
 )
 
 func (l *notLeader) encode() []byte {
@@ -90,7 +45,7 @@ func (l *notLeader) encode() []byte {
 
 func decodeNotLeader(b []byte) (*notLeader, error) {
 	l := &notLeader{}
-	err := eachField(b, func(f protowire.Number, _ uint64, b []byte) error {
+	err := wire.Each(b, func(f wire.Number, _ uint64, b []byte) error {
 		switch f {
 		case fieldNotLeaderID:
 			l.id = string(b)
@@ -131,12 +86,12 @@ func encodePropose(segments []segment) []byte {
 func decodePropose(b []byte) ([]segment, error) {
 	var out []segment
 	ops := 0
-	err := eachField(b, func(f protowire.Number, _ uint64, b []byte) error {
+	err := wire.Each(b, func(f wire.Number, _ uint64, b []byte) error {
 		if f != 1 {
 			return nil
 		}
 		var s segment
-		err := eachField(b, func(f protowire.Number, v uint64, b []byte) error {
+		err := wire.Each(b, func(f wire.Number, v uint64, b []byte) error {
 			switch f {
 			case 1:
 				s.remaining = time.Duration(min(v, uint64(time.Hour/time.Microsecond))) * time.Microsecond
@@ -174,11 +129,11 @@ func encodeOutcomes(outs []outcome) []byte {
 }
 
 func decodeOutcomes(b []byte) (outs []outcome, redirect *notLeader, err error) {
-	err = eachField(b, func(f protowire.Number, _ uint64, b []byte) (err error) {
+	err = wire.Each(b, func(f wire.Number, _ uint64, b []byte) (err error) {
 		switch f {
 		case 1:
 			o := outcome{}
-			err = eachField(b, func(f protowire.Number, v uint64, b []byte) error {
+			err = wire.Each(b, func(f wire.Number, v uint64, b []byte) error {
 				switch f {
 				case 1:
 					o.fate = fate(v)

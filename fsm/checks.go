@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 func (o *Judge) apply(s *state, at step) result {
@@ -128,18 +129,18 @@ func keepChecks(old, next *muster.Instance) {
 }
 
 func appendCheckState(b []byte, c *muster.CheckState) []byte {
-	b = appendString(b, 1, string(c.Status))
-	b = appendString(b, 2, string(c.Cause))
-	b = appendString(b, 3, c.Output)
-	b = appendUint(b, 4, uint64(max(c.Latency, 0)))
+	b = wire.AppendString(b, 1, string(c.Status))
+	b = wire.AppendString(b, 2, string(c.Cause))
+	b = wire.AppendString(b, 3, c.Output)
+	b = wire.AppendUint(b, 4, uint64(max(c.Latency, 0)))
 	b = appendTime(b, 5, c.Since)
-	return appendBool(b, 6, c.Contested)
+	return wire.AppendBool(b, 6, c.Contested)
 }
 
 func readCheckState(d *decoder) (c muster.CheckState) {
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 1:
 			c.Status = readStatus(&in)
 		case 2:
@@ -175,11 +176,11 @@ func setCheckStates(i *muster.Instance, states []muster.CheckState) error {
 }
 
 func (o Judge) append(b []byte) []byte {
-	b = appendUint(b, 1, o.Term)
+	b = wire.AppendUint(b, 1, o.Term)
 	for n := range o.Verdicts {
 		v := &o.Verdicts[n]
 		b = appendMessage(b, 2, func(b []byte) []byte {
-			b = appendTime(appendUint(appendKey(b, v.Key), 4, v.Life), 5, v.HeldUntil)
+			b = appendTime(wire.AppendUint(appendKey(b, v.Key), 4, v.Life), 5, v.HeldUntil)
 			for m := range v.Checks {
 				b = appendMessage(b, 6, func(b []byte) []byte { return appendCheckState(b, &v.Checks[m]) })
 			}
@@ -191,13 +192,13 @@ func (o Judge) append(b []byte) []byte {
 
 func readJudge(d *decoder) *Judge {
 	o := &Judge{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.Term = d.uint(1<<64 - 1)
 		case 2:
 			if o.Verdicts = append(o.Verdicts, readVerdict(d)); len(o.Verdicts) > MaxLeases {
-				d.fail(errTooMany)
+				d.Fail(errTooMany)
 			}
 		default:
 			d.caller(&o.Caller)
@@ -208,15 +209,15 @@ func readJudge(d *decoder) *Judge {
 
 func readVerdict(d *decoder) (v Verdict) {
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 4:
 			v.Life = in.index()
 		case 5:
 			v.HeldUntil = in.time()
 		case 6:
 			if v.Checks = append(v.Checks, readCheckState(&in)); len(v.Checks) > maxList {
-				in.fail(errTooMany)
+				in.Fail(errTooMany)
 			}
 		default:
 			readKey(&v.Key, &in)

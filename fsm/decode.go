@@ -50,7 +50,7 @@ func decodeOp(b []byte) (applier, kind, error) {
 	if len(b) == 0 {
 		return nil, 0, errEmptyOp
 	}
-	k, d := kind(b[0]), decoder{b: b[1:]}
+	k, d := kind(b[0]), decode(b[1:])
 	var op applier
 	switch k {
 	case kindRegister:
@@ -99,14 +99,14 @@ func decodeOp(b []byte) (applier, kind, error) {
 		}
 		return ignored{}, k, nil
 	}
-	if d.err != nil {
-		return nil, k, fmt.Errorf("operation of kind %d: %w", k, d.err)
+	if d.Err() != nil {
+		return nil, k, fmt.Errorf("operation of kind %d: %w", k, d.Err())
 	}
 	return op, k, nil
 }
 
 func (d *decoder) caller(c *muster.Caller) {
-	switch d.num {
+	switch d.Num {
 	case fieldActor:
 		c.Actor = d.str()
 	case fieldReason:
@@ -115,7 +115,7 @@ func (d *decoder) caller(c *muster.Caller) {
 }
 
 func (d *decoder) condition(c *muster.Condition, who *muster.Caller) {
-	switch d.num {
+	switch d.Num {
 	case fieldAbsent:
 		c.Absent = d.bool()
 	case fieldModify:
@@ -129,8 +129,8 @@ func (d *decoder) condition(c *muster.Condition, who *muster.Caller) {
 
 // named refuses a key that lacks a part.
 func (d *decoder) named(k muster.InstanceKey) {
-	if d.err == nil && (k.Namespace == "" || k.Service == "" || k.ID == "") {
-		d.fail(errNoKey)
+	if d.Err() == nil && (k.Namespace == "" || k.Service == "" || k.ID == "") {
+		d.Fail(errNoKey)
 	}
 }
 
@@ -138,20 +138,20 @@ func readRegister(d *decoder) *Register {
 	o := &Register{Instance: new(muster.Instance), Cond: muster.Condition{Place: -1}}
 	var k muster.InstanceKey
 	spec := false
-	for d.next() {
+	for d.Next() {
 		switch {
 		case readKey(&k, d):
-		case d.num == 4:
+		case d.Num == 4:
 			spec = true
 			if err := readSpec(o.Instance, d.message(), nil); err != nil {
-				d.fail(err)
+				d.Fail(err)
 			}
 		default:
 			d.condition(&o.Cond, &o.Caller)
 		}
 	}
 	if d.named(k); !spec {
-		d.fail(errNoKey)
+		d.Fail(errNoKey)
 	}
 	// What has neither a TTL nor a lease is not normalized, and once stored would
 	// be taken for one that is down by expiry.
@@ -164,10 +164,10 @@ func readRegister(d *decoder) *Register {
 
 func readDeregister(d *decoder) *Deregister {
 	o := &Deregister{Cond: muster.Condition{Place: -1}}
-	for d.next() {
+	for d.Next() {
 		switch {
 		case readKey(&o.Key, d):
-		case d.num == 4:
+		case d.Num == 4:
 			o.Incarnation = d.uint(muster.MaxIncarnation)
 		default:
 			d.condition(&o.Cond, &o.Caller)
@@ -179,8 +179,8 @@ func readDeregister(d *decoder) *Deregister {
 
 func readExpire(d *decoder) *Expire {
 	o := &Expire{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.Term = d.uint(1<<64 - 1)
 		case 2:
@@ -196,8 +196,8 @@ func readExpire(d *decoder) *Expire {
 
 func readSuspect(d *decoder) *Suspect {
 	o := &Suspect{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.Term = d.uint(1<<64 - 1)
 		case 2:
@@ -213,12 +213,12 @@ func readSuspect(d *decoder) *Suspect {
 
 func readRelease(d *decoder) *Release {
 	o := &Release{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.Term = d.uint(1<<64 - 1)
 		case 2:
-			for b := d.bytes(maxRecord); len(b) > 0 && d.err == nil; {
+			for b := d.bytes(maxRecord); len(b) > 0 && d.Err() == nil; {
 				o.Leases = append(o.Leases, muster.LeaseID(d.packed(&b)))
 			}
 		default:
@@ -226,29 +226,29 @@ func readRelease(d *decoder) *Release {
 		}
 	}
 	if len(o.Leases) > MaxLeases {
-		d.fail(errTooMany)
+		d.Fail(errTooMany)
 	}
 	return o
 }
 
 func readReap(d *decoder) *Reap {
 	o := &Reap{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.Term = d.uint(1<<64 - 1)
 		case 2:
 			var t ReapTarget
 			in := d.message()
-			for in.next() {
-				if !readKey(&t.Key, &in) && in.num == 4 {
+			for in.Next() {
+				if !readKey(&t.Key, &in) && in.Num == 4 {
 					t.ModifyIndex = in.index()
 				}
 			}
 			d.nested(&in)
 			d.named(t.Key)
 			if o.Targets = append(o.Targets, t); len(o.Targets) > MaxLeases {
-				d.fail(errTooMany)
+				d.Fail(errTooMany)
 			}
 		default:
 			d.caller(&o.Caller)
@@ -259,11 +259,11 @@ func readReap(d *decoder) *Reap {
 
 // leases reads what appendLeases writes.
 func (d *decoder) leases() (all []LeaseGen) {
-	for b := d.bytes(maxRecord); len(b) > 0 && d.err == nil; {
+	for b := d.bytes(maxRecord); len(b) > 0 && d.Err() == nil; {
 		id := muster.LeaseID(d.packed(&b))
 		gen := id.Index() + uint64(protowire.DecodeZigZag(d.packed(&b)))
 		if all = append(all, LeaseGen{ID: id, Generation: gen}); len(all) > MaxLeases {
-			d.fail(errTooMany)
+			d.Fail(errTooMany)
 		}
 	}
 	return all
@@ -273,7 +273,7 @@ func (d *decoder) leases() (all []LeaseGen) {
 func (d *decoder) packed(b *[]byte) uint64 {
 	v, n := protowire.ConsumeVarint(*b)
 	if n < 0 {
-		d.fail(protowire.ParseError(n))
+		d.Fail(protowire.ParseError(n))
 		return 0
 	}
 	*b = (*b)[n:]

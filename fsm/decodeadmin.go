@@ -4,10 +4,10 @@ import "github.com/muster-registry/muster"
 
 func readSetOverride(d *decoder) *SetOverride {
 	o := &SetOverride{}
-	for d.next() {
+	for d.Next() {
 		switch {
 		case readKey(&o.Key, d):
-		case d.num == 4:
+		case d.Num == 4:
 			o.Override = readOverride(d)
 		default:
 			d.caller(&o.Caller)
@@ -19,12 +19,12 @@ func readSetOverride(d *decoder) *SetOverride {
 
 func readClearOverride(d *decoder) *ClearOverride {
 	o := &ClearOverride{}
-	for d.next() {
+	for d.Next() {
 		switch {
 		case readKey(&o.Key, d):
-		case d.num == 4:
+		case d.Num == 4:
 			o.Term = d.uint(1<<64 - 1)
-		case d.num == 5:
+		case d.Num == 5:
 			o.Until = d.time()
 		default:
 			d.caller(&o.Caller)
@@ -36,8 +36,8 @@ func readClearOverride(d *decoder) *ClearOverride {
 
 func readGrantLease(d *decoder) *GrantLease {
 	o := &GrantLease{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.TTL = d.ttl()
 		case 2:
@@ -54,8 +54,8 @@ func readGrantLease(d *decoder) *GrantLease {
 
 func readRevokeLease(d *decoder) *RevokeLease {
 	o := &RevokeLease{}
-	for d.next() {
-		if d.num == 1 {
+	for d.Next() {
+		if d.Num == 1 {
 			o.ID = d.id()
 			continue
 		}
@@ -66,8 +66,8 @@ func readRevokeLease(d *decoder) *RevokeLease {
 
 func readConfigure(d *decoder) *Configure {
 	o := &Configure{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.Key.Namespace = d.str()
 		case 2:
@@ -78,16 +78,16 @@ func readConfigure(d *decoder) *Configure {
 			d.caller(&o.Caller)
 		}
 	}
-	if d.err == nil && (o.Key.Namespace == "" || o.Key.Service == "") {
-		d.fail(errNoName)
+	if d.Err() == nil && (o.Key.Namespace == "" || o.Key.Service == "") {
+		d.Fail(errNoName)
 	}
 	return o
 }
 
 func readSwitchGovernor(d *decoder) *SwitchGovernor {
 	o := &SwitchGovernor{}
-	for d.next() {
-		if d.num == 1 {
+	for d.Next() {
+		if d.Num == 1 {
 			o.On = d.bool()
 			continue
 		}
@@ -98,8 +98,8 @@ func readSwitchGovernor(d *decoder) *SwitchGovernor {
 
 func readEpoch(d *decoder) *Epoch {
 	o := &Epoch{}
-	for d.next() {
-		if d.num == 1 {
+	for d.Next() {
+		if d.Num == 1 {
 			o.ClusterID = d.str()
 		}
 	}
@@ -108,8 +108,8 @@ func readEpoch(d *decoder) *Epoch {
 
 func readMember(d *decoder) *Member {
 	o := &Member{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.ID = d.str()
 		case 2:
@@ -123,8 +123,8 @@ func readMember(d *decoder) *Member {
 
 func readRestoreBegin(d *decoder) *RestoreBegin {
 	o := &RestoreBegin{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.ID = d.str()
 		case 2:
@@ -138,8 +138,8 @@ func readRestoreBegin(d *decoder) *RestoreBegin {
 
 func readRestoreChunk(d *decoder) *RestoreChunk {
 	o := &RestoreChunk{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.ID = d.str()
 		case 2:
@@ -153,13 +153,13 @@ func readRestoreChunk(d *decoder) *RestoreChunk {
 
 func readRestoreCommit(d *decoder) *RestoreCommit {
 	o := &RestoreCommit{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			o.ID = d.str()
 		case 2:
 			if copy(o.SHA256[:], d.bytes(len(o.SHA256))) != len(o.SHA256) {
-				d.fail(errField)
+				d.Fail(errField)
 			}
 		default:
 			d.caller(&o.Caller)
@@ -170,8 +170,8 @@ func readRestoreCommit(d *decoder) *RestoreCommit {
 
 func readRestoreAbort(d *decoder) *RestoreAbort {
 	o := &RestoreAbort{}
-	for d.next() {
-		if d.num == 1 {
+	for d.Next() {
+		if d.Num == 1 {
 			o.ID = d.str()
 		}
 	}
@@ -180,8 +180,8 @@ func readRestoreAbort(d *decoder) *RestoreAbort {
 
 func readRefused(d *decoder) *refused {
 	o := &refused{}
-	for d.next() {
-		if d.num == 1 {
+	for d.Next() {
+		if d.Num == 1 {
 			o.detail = d.str()
 		}
 	}

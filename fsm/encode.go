@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // kind is the first byte of an operation. A kind that a node does not know stops
@@ -39,11 +40,11 @@ const (
 
 // The fields that several kinds have in common. 1 to 3 name an instance.
 const (
-	fieldAbsent protowire.Number = 5
-	fieldModify protowire.Number = 6
-	fieldPlace  protowire.Number = 7
-	fieldActor  protowire.Number = 14
-	fieldReason protowire.Number = 15
+	fieldAbsent wire.Number = 5
+	fieldModify wire.Number = 6
+	fieldPlace  wire.Number = 7
+	fieldActor  wire.Number = 14
+	fieldReason wire.Number = 15
 )
 
 // Encode returns the bytes of an operation, as Pack takes them.
@@ -77,22 +78,22 @@ func (o Register) append(b []byte) []byte {
 }
 
 func (o Deregister) append(b []byte) []byte {
-	b = appendUint(appendKey(b, o.Key), 4, o.Incarnation)
+	b = wire.AppendUint(appendKey(b, o.Key), 4, o.Incarnation)
 	return appendCaller(appendCondition(b, o.Cond), o.Caller)
 }
 
 func (o Expire) append(b []byte) []byte {
-	b = appendLeases(appendUint(b, 1, o.Term), o.Leases)
-	return appendCaller(appendBool(b, 3, o.Released), o.Caller)
+	b = appendLeases(wire.AppendUint(b, 1, o.Term), o.Leases)
+	return appendCaller(wire.AppendBool(b, 3, o.Released), o.Caller)
 }
 
 func (o Suspect) append(b []byte) []byte {
-	b = appendLeases(appendUint(b, 1, o.Term), o.Leases)
-	return appendCaller(appendString(b, 3, o.Reason), o.Caller)
+	b = appendLeases(wire.AppendUint(b, 1, o.Term), o.Leases)
+	return appendCaller(wire.AppendString(b, 3, o.Reason), o.Caller)
 }
 
 func (o Release) append(b []byte) []byte {
-	b = appendUint(b, 1, o.Term)
+	b = wire.AppendUint(b, 1, o.Term)
 	b = appendMessage(b, 2, func(b []byte) []byte {
 		for _, id := range o.Leases {
 			b = protowire.AppendVarint(b, uint64(id))
@@ -103,9 +104,9 @@ func (o Release) append(b []byte) []byte {
 }
 
 func (o Reap) append(b []byte) []byte {
-	b = appendUint(b, 1, o.Term)
+	b = wire.AppendUint(b, 1, o.Term)
 	for _, t := range o.Targets {
-		b = appendMessage(b, 2, func(b []byte) []byte { return appendUint(appendKey(b, t.Key), 4, t.ModifyIndex) })
+		b = appendMessage(b, 2, func(b []byte) []byte { return wire.AppendUint(appendKey(b, t.Key), 4, t.ModifyIndex) })
 	}
 	return appendCaller(b, o.Caller)
 }
@@ -116,20 +117,20 @@ func (o SetOverride) append(b []byte) []byte {
 }
 
 func (o ClearOverride) append(b []byte) []byte {
-	b = appendTime(appendUint(appendKey(b, o.Key), 4, o.Term), 5, o.Until)
+	b = appendTime(wire.AppendUint(appendKey(b, o.Key), 4, o.Term), 5, o.Until)
 	return appendCaller(b, o.Caller)
 }
 
 func (o GrantLease) append(b []byte) []byte {
-	return appendCaller(appendString(appendTTL(b, 1, o.TTL), 2, o.Name), o.Caller)
+	return appendCaller(wire.AppendString(appendTTL(b, 1, o.TTL), 2, o.Name), o.Caller)
 }
 
 func (o RevokeLease) append(b []byte) []byte {
-	return appendCaller(appendUint(b, 1, uint64(o.ID)), o.Caller)
+	return appendCaller(wire.AppendUint(b, 1, uint64(o.ID)), o.Caller)
 }
 
 func (o Configure) append(b []byte) []byte {
-	b = appendString(appendString(b, 1, o.Key.Namespace), 2, o.Key.Service)
+	b = wire.AppendString(wire.AppendString(b, 1, o.Key.Namespace), 2, o.Key.Service)
 	if o.Settings != nil {
 		b = appendMessage(b, 3, func(b []byte) []byte { return appendSettings(b, o.Settings) })
 	}
@@ -137,39 +138,39 @@ func (o Configure) append(b []byte) []byte {
 }
 
 func (o SwitchGovernor) append(b []byte) []byte {
-	return appendCaller(appendBool(b, 1, o.On), o.Caller)
+	return appendCaller(wire.AppendBool(b, 1, o.On), o.Caller)
 }
 
-func (o Epoch) append(b []byte) []byte { return appendString(b, 1, o.ClusterID) }
+func (o Epoch) append(b []byte) []byte { return wire.AppendString(b, 1, o.ClusterID) }
 
 func (o Member) append(b []byte) []byte {
-	return appendBool(appendUint(appendString(b, 1, o.ID), 2, o.Boot), 3, o.Removed)
+	return wire.AppendBool(wire.AppendUint(wire.AppendString(b, 1, o.ID), 2, o.Boot), 3, o.Removed)
 }
 
 func (o RestoreBegin) append(b []byte) []byte {
-	return appendCaller(appendUint(appendString(b, 1, o.ID), 2, o.Total), o.Caller)
+	return appendCaller(wire.AppendUint(wire.AppendString(b, 1, o.ID), 2, o.Total), o.Caller)
 }
 
 func (o RestoreChunk) append(b []byte) []byte {
-	return appendBytes(appendUint(appendString(b, 1, o.ID), 2, o.Offset), 3, o.Data)
+	return wire.AppendBytes(wire.AppendUint(wire.AppendString(b, 1, o.ID), 2, o.Offset), 3, o.Data)
 }
 
 func (o RestoreCommit) append(b []byte) []byte {
-	return appendCaller(appendBytes(appendString(b, 1, o.ID), 2, o.SHA256[:]), o.Caller)
+	return appendCaller(wire.AppendBytes(wire.AppendString(b, 1, o.ID), 2, o.SHA256[:]), o.Caller)
 }
 
-func (o RestoreAbort) append(b []byte) []byte { return appendString(b, 1, o.ID) }
+func (o RestoreAbort) append(b []byte) []byte { return wire.AppendString(b, 1, o.ID) }
 
 func appendCaller(b []byte, c muster.Caller) []byte {
-	return appendString(appendString(b, fieldActor, c.Actor), fieldReason, c.Reason)
+	return wire.AppendString(wire.AppendString(b, fieldActor, c.Actor), fieldReason, c.Reason)
 }
 
 func appendCondition(b []byte, c muster.Condition) []byte {
-	b = appendBool(b, fieldAbsent, c.Absent)
+	b = wire.AppendBool(b, fieldAbsent, c.Absent)
 	if c.ModifyIndex == 0 {
 		return b
 	}
-	return appendUint(appendUint(b, fieldModify, c.ModifyIndex), fieldPlace, uint64(max(c.Place, -1)+1))
+	return wire.AppendUint(wire.AppendUint(b, fieldModify, c.ModifyIndex), fieldPlace, uint64(max(c.Place, -1)+1))
 }
 
 // appendLeases writes (id, generation) pairs. A generation is at or after the

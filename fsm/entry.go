@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // The bounds of an entry.
@@ -40,13 +41,13 @@ func (f *FSM) Pack(ops [][]byte, stamp time.Time) []byte {
 		size += len(op) + 5
 	}
 	b := append(make([]byte, 0, size), byte(entryPack))
-	b = appendUint(b, 1, uint64(toMillis(stamp)))
+	b = wire.AppendUint(b, 1, uint64(toMillis(stamp)))
 	for _, op := range ops {
 		if _, _, err := decodeOp(op); err != nil {
 			f.log.Error("refuse operation that cannot be read", "err", err)
-			op = appendString([]byte{byte(kindRefused)}, 1, err.Error())
+			op = wire.AppendString([]byte{byte(kindRefused)}, 1, err.Error())
 		}
-		b = appendBytes(b, 2, op)
+		b = wire.AppendBytes(b, 2, op)
 	}
 	return b
 }
@@ -71,24 +72,24 @@ func decodeEntry(b []byte, ops []parsed) (stamp int64, _ []parsed, err error) {
 		}
 		return 0, ops, &unknownKindError{"entry", b[0]}
 	}
-	d := decoder{b: b[1:]}
-	for d.next() {
-		switch d.num {
+	d := decode(b[1:])
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			stamp = int64(d.uint(maxMillis))
 		case 2:
-			if d.typ != protowire.BytesType || len(ops) == 1<<muster.PlaceBits {
-				d.fail(errPlaces)
+			if d.Type != protowire.BytesType || len(ops) == 1<<muster.PlaceBits {
+				d.Fail(errPlaces)
 				break
 			}
-			op, k, err := decodeOp(d.data)
+			op, k, err := decodeOp(d.Bytes)
 			if err != nil {
 				return 0, ops, fmt.Errorf("operation %d: %w", len(ops), err)
 			}
 			ops = append(ops, parsed{op, k})
 		}
 	}
-	return stamp, ops, d.err
+	return stamp, ops, d.Err()
 }
 
 // EpochOp returns the operation that opens a leader's session. The state takes

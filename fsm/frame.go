@@ -172,15 +172,15 @@ func (r *frameReader) next() (blockType, decoder, error) {
 		}
 		r.last = t
 	}
-	return t, decoder{b: payload}, nil
+	return t, decode(payload), nil
 }
 
 // record moves d to the next record of a block and opens it.
 func (r *frameReader) record(t blockType, d *decoder) (decoder, bool) {
-	for d.next() {
-		if d.num == 1 && d.typ == protowire.BytesType {
+	for d.Next() {
+		if d.Num == 1 && d.Type == protowire.BytesType {
 			r.count[t]++
-			return decoder{b: d.data}, true
+			return decode(d.Bytes), true
 		}
 	}
 	return decoder{}, false

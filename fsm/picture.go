@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // picture is the state at one index, taken in microseconds on raft's goroutine
@@ -62,22 +63,22 @@ func (p *picture) write(w io.Writer) (int64, error) {
 	}
 	for _, t := range p.tombs {
 		fw.record(blockTombstones, func(b []byte) []byte {
-			return appendBool(appendUint(appendKey(b, t.key), 4, t.incarnation), 5, t.deliberate)
+			return wire.AppendBool(wire.AppendUint(appendKey(b, t.key), 4, t.incarnation), 5, t.deliberate)
 		})
 	}
 	for _, e := range p.journal {
 		fw.record(blockJournal, func(b []byte) []byte { return appendEvent(b, e) })
 	}
 	for _, m := range p.members.boots {
-		fw.record(blockMembers, func(b []byte) []byte { return appendUint(appendString(b, 1, m.id), 2, m.boot) })
+		fw.record(blockMembers, func(b []byte) []byte { return wire.AppendUint(wire.AppendString(b, 1, m.id), 2, m.boot) })
 	}
 	for _, id := range p.members.removed {
-		fw.record(blockRemoved, func(b []byte) []byte { return appendString(b, 1, id) })
+		fw.record(blockRemoved, func(b []byte) []byte { return wire.AppendString(b, 1, id) })
 	}
 	p.staging.write(fw)
 	p.writeSettings(fw)
 	for _, t := range counted {
-		fw.record(blockTrailer, func(b []byte) []byte { return appendUint(appendUint(b, 1, uint64(t)), 2, fw.count[t]) })
+		fw.record(blockTrailer, func(b []byte) []byte { return wire.AppendUint(wire.AppendUint(b, 1, uint64(t)), 2, fw.count[t]) })
 	}
 	fw.flush()
 	return fw.size, fw.err
@@ -89,13 +90,13 @@ var counted = []blockType{
 }
 
 func (p *picture) appendHeader(b []byte) []byte {
-	b = appendString(b, 1, p.clusterID)
-	b = appendUint(b, 2, muster.MakeIndex(p.epoch, p.applied))
-	b = appendUint(b, 3, p.epoch)
-	b = appendUint(b, 4, uint64(p.stamp))
-	b = appendUint(b, 5, p.floor)
-	b = appendUint(b, 6, p.listIndex)
-	b = appendUint(b, 7, p.forgot)
+	b = wire.AppendString(b, 1, p.clusterID)
+	b = wire.AppendUint(b, 2, muster.MakeIndex(p.epoch, p.applied))
+	b = wire.AppendUint(b, 3, p.epoch)
+	b = wire.AppendUint(b, 4, uint64(p.stamp))
+	b = wire.AppendUint(b, 5, p.floor)
+	b = wire.AppendUint(b, 6, p.listIndex)
+	b = wire.AppendUint(b, 7, p.forgot)
 	if p.governor == (governor{}) {
 		return b
 	}
@@ -114,12 +115,12 @@ func (p *picture) writeLeases(fw *frameWriter) {
 	slices.SortFunc(all, func(a, b *lease) int { return cmp.Compare(a.id, b.id) })
 	for _, l := range all {
 		fw.record(blockLeases, func(b []byte) []byte {
-			b = appendUint(b, 1, uint64(l.id))
-			b = appendUint(b, 2, l.gen)
-			b = appendUint(b, 3, uint64(l.ttl))
-			b = appendBool(b, 4, l.suspect)
+			b = wire.AppendUint(b, 1, uint64(l.id))
+			b = wire.AppendUint(b, 2, l.gen)
+			b = wire.AppendUint(b, 3, uint64(l.ttl))
+			b = wire.AppendBool(b, 4, l.suspect)
 			if l.shared != nil {
-				b = appendString(appendBool(b, 5, true), 6, l.shared.name)
+				b = wire.AppendString(wire.AppendBool(b, 5, true), 6, l.shared.name)
 			}
 			return b
 		})
@@ -144,22 +145,22 @@ func writeService(fw *frameWriter, pub *published) {
 }
 
 func appendService(b []byte, v *muster.View) []byte {
-	b = appendString(appendString(b, 1, v.Namespace), 2, v.Service)
-	b = appendUint(b, 3, v.Index)
-	b = appendBool(b, 4, v.EmptyReason == muster.EmptyExpired)
-	return appendUint(b, 5, uint64(len(v.Instances)))
+	b = wire.AppendString(wire.AppendString(b, 1, v.Namespace), 2, v.Service)
+	b = wire.AppendUint(b, 3, v.Index)
+	b = wire.AppendBool(b, 4, v.EmptyReason == muster.EmptyExpired)
+	return wire.AppendUint(b, 5, uint64(len(v.Instances)))
 }
 
 func appendEvent(b []byte, e *muster.Event) []byte {
-	b = appendString(appendString(appendString(b, 1, e.Namespace), 2, e.Service), 3, e.ID)
-	b = appendUint(b, 4, e.Index)
+	b = wire.AppendString(wire.AppendString(wire.AppendString(b, 1, e.Namespace), 2, e.Service), 3, e.ID)
+	b = wire.AppendUint(b, 4, e.Index)
 	b = appendTime(b, 5, e.Time)
-	b = appendString(b, 6, string(e.Type))
-	b = appendString(b, 7, string(e.Cause))
-	b = appendString(b, 8, e.Actor)
-	b = appendString(b, 9, e.Reason)
-	b = appendString(b, 10, string(e.Status))
-	return appendString(b, 11, string(e.PrevStatus))
+	b = wire.AppendString(b, 6, string(e.Type))
+	b = wire.AppendString(b, 7, string(e.Cause))
+	b = wire.AppendString(b, 8, e.Actor)
+	b = wire.AppendString(b, 9, e.Reason)
+	b = wire.AppendString(b, 10, string(e.Status))
+	return wire.AppendString(b, 11, string(e.PrevStatus))
 }
 
 // fsmSnapshot hands a picture to raft.

@@ -3,9 +3,8 @@ package fsm
 import (
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // base is the status of an instance below an override.
@@ -17,7 +16,7 @@ type base struct {
 
 // The fields of an instance as results and snapshots carry it.
 const (
-	recordNamespace protowire.Number = iota + 1
+	recordNamespace wire.Number = iota + 1
 	recordService
 	recordID
 	recordSpec
@@ -41,22 +40,22 @@ const (
 // appendRecord writes all of i but its service, and the status below its
 // override where there is one.
 func appendRecord(b []byte, i *muster.Instance, below *base) []byte {
-	b = appendString(b, recordID, i.ID)
+	b = wire.AppendString(b, recordID, i.ID)
 	b = appendMessage(b, recordSpec, func(b []byte) []byte { return appendSpec(b, i) })
-	b = appendString(b, recordStatus, string(i.Status))
-	b = appendString(b, recordCause, string(i.StatusCause))
+	b = wire.AppendString(b, recordStatus, string(i.Status))
+	b = wire.AppendString(b, recordCause, string(i.StatusCause))
 	b = appendTime(b, recordSince, i.StatusSince)
-	b = appendBool(b, recordSuspect, i.Suspect)
+	b = wire.AppendBool(b, recordSuspect, i.Suspect)
 	b = appendTime(b, recordSuspectSince, i.SuspectSince)
-	b = appendString(b, recordSuspectReason, i.SuspectReason)
+	b = wire.AppendString(b, recordSuspectReason, i.SuspectReason)
 	if i.Override != nil {
 		b = appendMessage(b, recordOverride, func(b []byte) []byte { return appendOverride(b, i.Override) })
 	}
 	b = appendTime(b, recordRegistered, i.RegisteredAt)
-	b = appendUint(b, recordCreate, i.CreateIndex)
-	b = appendUint(b, recordModify, i.ModifyIndex)
-	b = appendUint(b, recordPlace, uint64(i.Place))
-	b = appendTime(appendUint(b, recordChecksFrom, i.ChecksFrom), recordHeldUntil, i.HeldUntil)
+	b = wire.AppendUint(b, recordCreate, i.CreateIndex)
+	b = wire.AppendUint(b, recordModify, i.ModifyIndex)
+	b = wire.AppendUint(b, recordPlace, uint64(i.Place))
+	b = appendTime(wire.AppendUint(b, recordChecksFrom, i.ChecksFrom), recordHeldUntil, i.HeldUntil)
 	for n := range i.Checks {
 		b = appendMessage(b, recordCheckState, func(b []byte) []byte { return appendCheckState(b, &i.Checks[n].CheckState) })
 	}
@@ -71,8 +70,8 @@ func appendRecord(b []byte, i *muster.Instance, below *base) []byte {
 func readRecord(d decoder, like *muster.Instance) (i *muster.Instance, below *base, err error) {
 	i = new(muster.Instance)
 	var states []muster.CheckState
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case recordNamespace:
 			i.Namespace = d.str()
 		case recordService:
@@ -81,7 +80,7 @@ func readRecord(d decoder, like *muster.Instance) (i *muster.Instance, below *ba
 			i.ID = d.str()
 		case recordSpec:
 			if err := readSpec(i, d.message(), like); err != nil {
-				d.fail(err)
+				d.Fail(err)
 			}
 		case recordOverride:
 			o := readOverride(&d)
@@ -91,22 +90,22 @@ func readRecord(d decoder, like *muster.Instance) (i *muster.Instance, below *ba
 			below = &v
 		case recordCheckState:
 			if states = append(states, readCheckState(&d)); len(states) > maxList {
-				d.fail(errField)
+				d.Fail(errField)
 			}
 		default:
 			readState(i, &d)
 		}
 	}
 	i.Routable = routable(i)
-	if d.err != nil {
-		return i, below, d.err
+	if d.Err() != nil {
+		return i, below, d.Err()
 	}
 	return i, below, setCheckStates(i, states)
 }
 
 // readState reads one of the registry's own fields.
 func readState(i *muster.Instance, d *decoder) {
-	switch d.num {
+	switch d.Num {
 	case recordStatus:
 		i.Status = readStatus(d)
 	case recordCause:
@@ -135,16 +134,16 @@ func readState(i *muster.Instance, d *decoder) {
 }
 
 func appendOverride(b []byte, o *muster.Override) []byte {
-	b = appendString(b, 1, string(o.Status))
-	b = appendString(b, 2, o.Reason)
-	b = appendString(b, 3, o.Actor)
+	b = wire.AppendString(b, 1, string(o.Status))
+	b = wire.AppendString(b, 2, o.Reason)
+	b = wire.AppendString(b, 3, o.Actor)
 	return appendTime(b, 4, o.Until)
 }
 
 func readOverride(d *decoder) (o muster.Override) {
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 1:
 			o.Status = readStatus(&in)
 		case 2:
@@ -160,15 +159,15 @@ func readOverride(d *decoder) (o muster.Override) {
 }
 
 func appendBase(b []byte, v *base) []byte {
-	b = appendString(b, 1, string(v.status))
-	b = appendString(b, 2, string(v.cause))
+	b = wire.AppendString(b, 1, string(v.status))
+	b = wire.AppendString(b, 2, string(v.cause))
 	return appendTime(b, 3, v.since)
 }
 
 func readBase(d *decoder) (v base) {
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 1:
 			v.status = readStatus(&in)
 		case 2:
@@ -220,7 +219,7 @@ func Expired(i *muster.Instance) bool { return i.LeaseID == 0 && i.TTL != muster
 
 // readKey reads a part of the key of an instance; false where the field is none.
 func readKey(k *muster.InstanceKey, d *decoder) bool {
-	switch d.num {
+	switch d.Num {
 	case 1:
 		k.Namespace = d.str()
 	case 2:
@@ -234,7 +233,7 @@ func readKey(k *muster.InstanceKey, d *decoder) bool {
 }
 
 func appendKey(b []byte, k muster.InstanceKey) []byte {
-	return appendString(appendString(appendString(b, 1, k.Namespace), 2, k.Service), 3, k.ID)
+	return wire.AppendString(wire.AppendString(wire.AppendString(b, 1, k.Namespace), 2, k.Service), 3, k.ID)
 }
 
 func keyOf(i *muster.Instance) muster.InstanceKey {

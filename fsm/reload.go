@@ -52,12 +52,12 @@ func readSnapshot(r io.Reader) (*state, error) {
 			return nil, err
 		}
 		for rec, ok := l.record(t, &d); ok; rec, ok = l.record(t, &d) {
-			if err := errors.Join(read(&rec), rec.err); err != nil {
+			if err := errors.Join(read(&rec), rec.Err()); err != nil {
 				return nil, fmt.Errorf("block of type %d, record %d: %w", t, l.count[t], err)
 			}
 		}
-		if d.err != nil {
-			return nil, fmt.Errorf("block of type %d: %w", t, d.err)
+		if d.Err() != nil {
+			return nil, fmt.Errorf("block of type %d: %w", t, d.Err())
 		}
 		if t == blockTrailer {
 			return l.s, l.finish()
@@ -102,8 +102,8 @@ func (l *loader) header(d *decoder) error {
 		return errCount
 	}
 	s := l.s
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			s.clusterID = d.str()
 		case 2:
@@ -124,7 +124,7 @@ func (l *loader) header(d *decoder) error {
 	}
 	var epoch uint64
 	epoch, s.applied = muster.SplitIndex(l.index)
-	if d.err == nil && (l.index == 0 || epoch != s.epoch || max(s.floor, s.listIndex, s.journal.dropped) > l.index) {
+	if d.Err() == nil && (l.index == 0 || epoch != s.epoch || max(s.floor, s.listIndex, s.journal.dropped) > l.index) {
 		return errInconsistent
 	}
 	return nil
@@ -133,8 +133,8 @@ func (l *loader) header(d *decoder) error {
 func (l *loader) lease(d *decoder) error {
 	var v lease
 	shared, name := false, ""
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			v.id = d.id()
 		case 2:
@@ -150,7 +150,7 @@ func (l *loader) lease(d *decoder) error {
 		}
 	}
 	switch {
-	case d.err != nil:
+	case d.Err() != nil:
 		return nil // the caller sees it
 	case v.id == 0 || v.ttl <= 0 || l.s.leases.find(v.id) != nil:
 		return errInconsistent
@@ -166,8 +166,8 @@ func (l *loader) lease(d *decoder) error {
 
 // service reads a record of a service or of one of its instances.
 func (l *loader) service(d *decoder) error {
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			if err := l.close(); err != nil {
 				return err
@@ -199,8 +199,8 @@ func (l *loader) service(d *decoder) error {
 func (l *loader) describe(d decoder) (svc *service, expired bool, n int, err error) {
 	var k muster.ServiceKey
 	var index uint64
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			k.Namespace = d.str()
 		case 2:
@@ -214,8 +214,8 @@ func (l *loader) describe(d decoder) (svc *service, expired bool, n int, err err
 		}
 	}
 	switch {
-	case d.err != nil:
-		return nil, false, 0, d.err
+	case d.Err() != nil:
+		return nil, false, 0, d.Err()
 	case k.Namespace == "" || k.Service == "":
 		return nil, false, 0, errNameless
 	case index == 0 || index > l.index || l.s.dir.byKey[k] != nil:
@@ -306,7 +306,6 @@ func (l *loader) goneService(d *decoder) error {
 		return err
 	}
 	svc, expired, n, err := l.describe(*d)
-	d.b = nil
 	if err != nil {
 		return err
 	}

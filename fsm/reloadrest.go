@@ -8,17 +8,17 @@ func (l *loader) tombstone(d *decoder) error {
 	var k muster.InstanceKey
 	var incarnation uint64
 	deliberate := false
-	for d.next() {
+	for d.Next() {
 		switch {
 		case readKey(&k, d):
-		case d.num == 4:
+		case d.Num == 4:
 			incarnation = d.uint(muster.MaxIncarnation)
-		case d.num == 5:
+		case d.Num == 5:
 			deliberate = d.bool()
 		}
 	}
 	switch {
-	case d.err != nil:
+	case d.Err() != nil:
 		return nil // the caller sees it
 	case k.Namespace == "" || k.Service == "" || k.ID == "":
 		return errNameless
@@ -34,8 +34,8 @@ func (l *loader) tombstone(d *decoder) error {
 
 func (l *loader) event(d *decoder) error {
 	e := &muster.Event{}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			e.Namespace = d.str()
 		case 2:
@@ -60,7 +60,7 @@ func (l *loader) event(d *decoder) error {
 			e.PrevStatus = readStatus(d)
 		}
 	}
-	if d.err != nil {
+	if d.Err() != nil {
 		return nil // the caller sees it
 	}
 	events := l.s.journal.events
@@ -79,8 +79,8 @@ func (l *loader) event(d *decoder) error {
 
 func (l *loader) member(d *decoder) error {
 	var m member
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			m.id = d.str()
 		case 2:
@@ -96,8 +96,8 @@ func (l *loader) member(d *decoder) error {
 
 func (l *loader) removed(d *decoder) error {
 	var id string
-	for d.next() {
-		if d.num == 1 {
+	for d.Next() {
+		if d.Num == 1 {
 			id = d.str()
 		}
 	}
@@ -111,8 +111,8 @@ func (l *loader) removed(d *decoder) error {
 // staging reads an unfinished restore: what it is, then its bytes.
 func (l *loader) staging(d *decoder) error {
 	st := l.s.staging
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			st = &staging{id: d.str()}
 		case 2:
@@ -120,7 +120,7 @@ func (l *loader) staging(d *decoder) error {
 		case 3:
 			st.touched = int64(d.uint(maxMillis))
 		case 4:
-			if st == nil || uint64(st.size()+len(d.data)) > st.total {
+			if st == nil || uint64(st.size()+len(d.Bytes)) > st.total {
 				return errInconsistent
 			}
 			st.add(d.bytes(MaxRestoreChunk))
@@ -139,8 +139,8 @@ func (l *loader) settings(d *decoder) error {
 	}
 	var k muster.ServiceKey
 	var settings *muster.Settings
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			k.Namespace = d.str()
 		case 2:
@@ -150,7 +150,7 @@ func (l *loader) settings(d *decoder) error {
 		}
 	}
 	switch {
-	case d.err != nil:
+	case d.Err() != nil:
 		return nil // the caller sees it
 	case k.Namespace == "" || k.Service == "" || settings == nil:
 		return errNameless
@@ -168,8 +168,8 @@ func (l *loader) settings(d *decoder) error {
 func (l *loader) trailer(d *decoder) error {
 	var t blockType
 	var n uint64
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			t = blockType(d.uint(0xff))
 		case 2:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // restoreIdle is how long, in the log's own time, an unfinished restore may go
@@ -53,10 +54,10 @@ func (g *staging) write(fw *frameWriter) {
 		return
 	}
 	fw.record(blockStaging, func(b []byte) []byte {
-		return appendUint(appendUint(appendBytes(b, 1, []byte(g.id)), 2, g.total), 3, uint64(g.touched))
+		return wire.AppendUint(wire.AppendUint(wire.AppendBytes(b, 1, []byte(g.id)), 2, g.total), 3, uint64(g.touched))
 	})
 	for _, c := range g.chunks {
-		fw.record(blockStaging, func(b []byte) []byte { return appendBytes(b, 4, c) })
+		fw.record(blockStaging, func(b []byte) []byte { return wire.AppendBytes(b, 4, c) })
 	}
 }
 

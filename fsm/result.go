@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // Outcome is what became of one lease or instance that an operation of the
@@ -66,14 +67,14 @@ func (r *result) AppendBinary(b []byte) ([]byte, error) {
 	if r.epoch {
 		return binary.BigEndian.AppendUint64(b, r.term), nil
 	}
-	b = appendUint(b, 1, r.index)
-	b = appendBool(b, 2, r.created)
-	b = appendBool(b, 3, r.changed)
-	b = appendBool(b, 4, r.dropped)
+	b = wire.AppendUint(b, 1, r.index)
+	b = wire.AppendBool(b, 2, r.created)
+	b = wire.AppendBool(b, 3, r.changed)
+	b = wire.AppendBool(b, 4, r.dropped)
 	if r.instance != nil {
 		b = appendMessage(b, 5, func(b []byte) []byte {
-			b = appendString(b, recordNamespace, r.instance.Namespace)
-			return appendRecord(appendString(b, recordService, r.instance.Service), r.instance, nil)
+			b = wire.AppendString(b, recordNamespace, r.instance.Namespace)
+			return appendRecord(wire.AppendString(b, recordService, r.instance.Service), r.instance, nil)
 		})
 	}
 	if r.lease != nil {
@@ -97,9 +98,9 @@ var errOutcome = errors.New("not an outcome")
 // DecodeResult reads the result of an operation other than Epoch.
 func DecodeResult(b []byte) (Result, error) {
 	var r Result
-	d := decoder{b: b}
-	for d.next() {
-		switch d.num {
+	d := decode(b)
+	for d.Next() {
+		switch d.Num {
 		case 1:
 			r.Index = d.index()
 		case 2:
@@ -111,7 +112,7 @@ func DecodeResult(b []byte) (Result, error) {
 		case 5:
 			i, _, err := readRecord(d.message(), nil)
 			if err != nil {
-				d.fail(err)
+				d.Fail(err)
 			}
 			r.Instance = i
 		case 6:
@@ -119,7 +120,7 @@ func DecodeResult(b []byte) (Result, error) {
 		case 7:
 			for _, o := range d.bytes(maxRecord) {
 				if o > byte(OutcomeGone) {
-					d.fail(errOutcome)
+					d.Fail(errOutcome)
 				}
 				r.Outcomes = append(r.Outcomes, Outcome(o))
 			}
@@ -127,18 +128,18 @@ func DecodeResult(b []byte) (Result, error) {
 			r.Err = readError(&d)
 		}
 	}
-	if d.err != nil {
-		return Result{}, fmt.Errorf("reading the result of an operation: %w", d.err)
+	if d.Err() != nil {
+		return Result{}, fmt.Errorf("reading the result of an operation: %w", d.Err())
 	}
 	return r, nil
 }
 
 func appendLease(b []byte, l *muster.Lease) []byte {
-	b = appendUint(b, 1, uint64(l.ID))
-	b = appendString(b, 2, l.Name)
+	b = wire.AppendUint(b, 1, uint64(l.ID))
+	b = wire.AppendString(b, 2, l.Name)
 	b = appendTTL(b, 3, l.TTL)
-	b = appendBool(b, 4, l.Shared)
-	b = appendUint(b, 5, l.Generation)
+	b = wire.AppendBool(b, 4, l.Shared)
+	b = wire.AppendUint(b, 5, l.Generation)
 	for _, k := range l.Instances {
 		b = appendMessage(b, 6, func(b []byte) []byte { return appendKey(b, k) })
 	}
@@ -148,8 +149,8 @@ func appendLease(b []byte, l *muster.Lease) []byte {
 func readLease(d *decoder) *muster.Lease {
 	l := &muster.Lease{Instances: []muster.InstanceKey{}}
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 1:
 			l.ID = in.id()
 		case 2:
@@ -163,7 +164,7 @@ func readLease(d *decoder) *muster.Lease {
 		case 6:
 			var k muster.InstanceKey
 			key := in.message()
-			for key.next() {
+			for key.Next() {
 				readKey(&k, &key)
 			}
 			in.nested(&key)
@@ -175,12 +176,12 @@ func readLease(d *decoder) *muster.Lease {
 }
 
 func appendError(b []byte, e *muster.Error) []byte {
-	b = appendString(b, 1, string(e.Code))
-	b = appendString(b, 2, e.Detail)
-	b = appendString(b, 3, e.Hint)
-	b = appendUint(b, 4, uint64(max(e.RetryAfter, 0)))
+	b = wire.AppendString(b, 1, string(e.Code))
+	b = wire.AppendString(b, 2, e.Detail)
+	b = wire.AppendString(b, 3, e.Hint)
+	b = wire.AppendUint(b, 4, uint64(max(e.RetryAfter, 0)))
 	for _, f := range e.Fields {
-		b = appendMessage(b, 5, func(b []byte) []byte { return appendString(appendString(b, 1, f.Pointer), 2, f.Detail) })
+		b = appendMessage(b, 5, func(b []byte) []byte { return wire.AppendString(wire.AppendString(b, 1, f.Pointer), 2, f.Detail) })
 	}
 	return b
 }
@@ -188,8 +189,8 @@ func appendError(b []byte, e *muster.Error) []byte {
 func readError(d *decoder) *muster.Error {
 	e := &muster.Error{}
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 1:
 			e.Code = muster.Code(in.str())
 		case 2:
@@ -201,8 +202,8 @@ func readError(d *decoder) *muster.Error {
 		case 5:
 			var f muster.FieldError
 			field := in.message()
-			for field.next() {
-				switch field.num {
+			for field.Next() {
+				switch field.Num {
 				case 1:
 					f.Pointer = field.str()
 				case 2:

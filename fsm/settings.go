@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // maxSettings bounds the services that have settings of their own.
@@ -114,14 +115,14 @@ func (f *FSM) GovernorOn() bool {
 }
 
 func (g governor) append(b []byte) []byte {
-	b = appendUint(appendBool(b, 1, g.off), 2, uint64(g.since))
-	return appendString(appendString(b, 3, g.actor), 4, g.reason)
+	b = wire.AppendUint(wire.AppendBool(b, 1, g.off), 2, uint64(g.since))
+	return wire.AppendString(wire.AppendString(b, 3, g.actor), 4, g.reason)
 }
 
 func readGovernor(d *decoder) (g governor) {
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 1:
 			g.off = in.bool()
 		case 2:
@@ -139,7 +140,7 @@ func readGovernor(d *decoder) (g governor) {
 func (p *picture) writeSettings(fw *frameWriter) {
 	for _, k := range slices.SortedFunc(maps.Keys(p.settings), muster.ServiceKey.Compare) {
 		fw.record(blockSettings, func(b []byte) []byte {
-			b = appendString(appendString(b, 1, k.Namespace), 2, k.Service)
+			b = wire.AppendString(wire.AppendString(b, 1, k.Namespace), 2, k.Service)
 			return appendMessage(b, 3, func(b []byte) []byte { return appendSettings(b, p.settings[k]) })
 		})
 	}
@@ -147,7 +148,7 @@ func (p *picture) writeSettings(fw *frameWriter) {
 
 // The fields of settings.
 const (
-	settingStrategy protowire.Number = iota + 1
+	settingStrategy wire.Number = iota + 1
 	settingPanicThreshold
 	settingZoneThreshold
 	settingMaxEjected
@@ -162,10 +163,10 @@ const (
 // appendSettings writes every number, a zero too: what is absent is a field that
 // the writer did not know, and has its default.
 func appendSettings(b []byte, v *muster.Settings) []byte {
-	whole := func(num protowire.Number, n uint64) {
+	whole := func(num wire.Number, n uint64) {
 		b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), n)
 	}
-	b = appendString(b, settingStrategy, v.Strategy)
+	b = wire.AppendString(b, settingStrategy, v.Strategy)
 	whole(settingPanicThreshold, uint64(max(v.PanicThreshold, 0)))
 	whole(settingZoneThreshold, uint64(max(v.ZoneThreshold, 0)))
 	whole(settingMaxEjected, uint64(max(v.MaxEjected, 0)))
@@ -182,8 +183,8 @@ func readSettings(d *decoder) *muster.Settings {
 	v := muster.DefaultSettings()
 	in := d.message()
 	span := func() muster.Duration { return muster.Duration(time.Duration(in.span())) }
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case settingStrategy:
 			v.Strategy = in.str()
 		case settingPanicThreshold:

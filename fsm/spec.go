@@ -4,14 +4,13 @@ import (
 	"maps"
 	"slices"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // The fields of a spec: what the owner of an instance sends, its names aside.
 const (
-	specAddress protowire.Number = iota + 1
+	specAddress wire.Number = iota + 1
 	specPort
 	specPorts
 	specVersion
@@ -28,32 +27,32 @@ const (
 )
 
 func appendSpec(b []byte, i *muster.Instance) []byte {
-	b = appendString(b, specAddress, i.Address)
-	b = appendUint(b, specPort, uint64(i.Port))
+	b = wire.AppendString(b, specAddress, i.Address)
+	b = wire.AppendUint(b, specPort, uint64(i.Port))
 	for _, name := range slices.Sorted(maps.Keys(i.Ports)) {
 		b = appendMessage(b, specPorts, func(b []byte) []byte {
-			return appendUint(appendString(b, 1, name), 2, uint64(i.Ports[name]))
+			return wire.AppendUint(wire.AppendString(b, 1, name), 2, uint64(i.Ports[name]))
 		})
 	}
-	b = appendString(b, specVersion, i.Version)
-	b = appendString(b, specZone, i.Zone)
-	b = appendUint(b, specWeight, uint64(i.Weight))
+	b = wire.AppendString(b, specVersion, i.Version)
+	b = wire.AppendString(b, specZone, i.Zone)
+	b = wire.AppendUint(b, specWeight, uint64(i.Weight))
 	for _, tag := range i.Tags {
-		b = appendBytes(b, specTags, []byte(tag))
+		b = wire.AppendBytes(b, specTags, []byte(tag))
 	}
 	for _, name := range slices.Sorted(maps.Keys(i.Meta)) {
 		b = appendMessage(b, specMeta, func(b []byte) []byte {
-			return appendString(appendString(b, 1, name), 2, i.Meta[name])
+			return wire.AppendString(wire.AppendString(b, 1, name), 2, i.Meta[name])
 		})
 	}
 	b = appendTTL(b, specTTL, i.TTL)
-	b = appendBool(b, specDown, i.OnExpiry == muster.ExpiryDown)
-	b = appendUint(b, specRemoveAfter, uint64(max(i.RemoveAfter, 0)))
+	b = wire.AppendBool(b, specDown, i.OnExpiry == muster.ExpiryDown)
+	b = wire.AppendUint(b, specRemoveAfter, uint64(max(i.RemoveAfter, 0)))
 	for n := range i.Checks {
 		b = appendMessage(b, specChecks, func(b []byte) []byte { return appendCheck(b, &i.Checks[n]) })
 	}
-	b = appendUint(b, specIncarnation, min(i.Incarnation, muster.MaxIncarnation))
-	return appendUint(b, specLeaseID, uint64(i.LeaseID))
+	b = wire.AppendUint(b, specIncarnation, min(i.Incarnation, muster.MaxIncarnation))
+	return wire.AppendUint(b, specLeaseID, uint64(i.LeaseID))
 }
 
 // readSpec reads what appendSpec writes. Where the spec says the same as like
@@ -67,8 +66,8 @@ func readSpec(i *muster.Instance, d decoder, like *muster.Instance) error {
 	if sameMeta {
 		i.Meta = like.Meta
 	}
-	for d.next() {
-		switch d.num {
+	for d.Next() {
+		switch d.Num {
 		case specAddress:
 			i.Address = d.strLike(like.Address)
 		case specPort:
@@ -107,18 +106,18 @@ func readSpec(i *muster.Instance, d decoder, like *muster.Instance) error {
 			i.LeaseID = d.id()
 		}
 		if max(len(i.Ports), len(i.Tags), len(i.Meta), len(i.Checks)) > maxList {
-			d.fail(errField)
+			d.Fail(errField)
 		}
 	}
-	return d.err
+	return d.Err()
 }
 
 func readPort(i *muster.Instance, d *decoder) {
 	var name string
 	var port int
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 1:
 			name = in.str()
 		case 2:
@@ -143,8 +142,8 @@ func readMeta(i *muster.Instance, d *decoder) {
 // pair reads a pair of metadata.
 func (d *decoder) pair() (name, value []byte) {
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 1:
 			name = in.bytes(maxText)
 		case 2:
@@ -161,8 +160,8 @@ func sharesMeta(d decoder, like *muster.Instance) bool {
 		return false
 	}
 	same := 0
-	for d.next() {
-		if d.num != specMeta {
+	for d.Next() {
+		if d.Num != specMeta {
 			continue
 		}
 		name, value := d.pair()
@@ -171,29 +170,29 @@ func sharesMeta(d decoder, like *muster.Instance) bool {
 		}
 		same++
 	}
-	return d.err == nil && same == len(like.Meta)
+	return d.Err() == nil && same == len(like.Meta)
 }
 
 func appendCheck(b []byte, c *muster.Check) []byte {
-	b = appendString(b, 1, c.Name)
-	b = appendString(b, 2, string(c.Type))
-	b = appendUint(b, 3, uint64(c.Port))
-	b = appendString(b, 4, c.Method)
-	b = appendString(b, 5, c.Path)
-	b = appendString(b, 6, c.Expect)
-	b = appendString(b, 7, c.Contains)
-	b = appendBool(b, 8, c.TLS)
-	b = appendString(b, 9, c.Service)
-	b = appendUint(b, 10, uint64(max(c.Interval, 0)))
-	b = appendUint(b, 11, uint64(max(c.Timeout, 0)))
-	b = appendUint(b, 12, uint64(c.Fall))
-	return appendUint(b, 13, uint64(c.Rise))
+	b = wire.AppendString(b, 1, c.Name)
+	b = wire.AppendString(b, 2, string(c.Type))
+	b = wire.AppendUint(b, 3, uint64(c.Port))
+	b = wire.AppendString(b, 4, c.Method)
+	b = wire.AppendString(b, 5, c.Path)
+	b = wire.AppendString(b, 6, c.Expect)
+	b = wire.AppendString(b, 7, c.Contains)
+	b = wire.AppendBool(b, 8, c.TLS)
+	b = wire.AppendString(b, 9, c.Service)
+	b = wire.AppendUint(b, 10, uint64(max(c.Interval, 0)))
+	b = wire.AppendUint(b, 11, uint64(max(c.Timeout, 0)))
+	b = wire.AppendUint(b, 12, uint64(c.Fall))
+	return wire.AppendUint(b, 13, uint64(c.Rise))
 }
 
 func readCheck(d *decoder) (c muster.Check) {
 	in := d.message()
-	for in.next() {
-		switch in.num {
+	for in.Next() {
+		switch in.Num {
 		case 1:
 			c.Name = in.str()
 		case 2:

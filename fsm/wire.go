@@ -2,13 +2,13 @@ package fsm
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // What is read back is bounded more generously than what clients may send, so
@@ -26,57 +26,19 @@ const maxMillis = 253402300799999
 
 var errField = errors.New("field has an unexpected form")
 
-// decoder walks the fields of one message in the protobuf wire format. The
-// first fault ends the walk and is kept in err.
-type decoder struct {
-	b    []byte
-	num  protowire.Number
-	typ  protowire.Type
-	n    uint64
-	data []byte
-	err  error
-}
+// decoder walks the fields of one message. A field that it is asked for must have the
+// form it is asked in: what nodes would read differently none may read.
+type decoder struct{ wire.Reader }
 
-// next moves to the next field; false at the end and at a fault.
-func (d *decoder) next() bool {
-	if d.err != nil || len(d.b) == 0 {
-		return false
-	}
-	num, typ, n := protowire.ConsumeTag(d.b)
-	if n < 0 {
-		return d.fail(protowire.ParseError(n))
-	}
-	d.num, d.typ, d.n, d.data = num, typ, 0, nil
-	d.b = d.b[n:]
-	switch typ {
-	case protowire.VarintType:
-		d.n, n = protowire.ConsumeVarint(d.b)
-	case protowire.BytesType:
-		d.data, n = protowire.ConsumeBytes(d.b)
-	default:
-		n = protowire.ConsumeFieldValue(num, typ, d.b)
-	}
-	if n < 0 {
-		return d.fail(protowire.ParseError(n))
-	}
-	d.b = d.b[n:]
-	return true
-}
-
-func (d *decoder) fail(err error) bool {
-	if d.err == nil {
-		d.err = fmt.Errorf("field %d: %w", d.num, err)
-	}
-	return false
-}
+func decode(b []byte) decoder { return decoder{wire.Read(b)} }
 
 // uint is the value of a varint field of at most most.
 func (d *decoder) uint(most uint64) uint64 {
-	if d.typ != protowire.VarintType || d.n > most {
-		d.fail(errField)
+	if d.Type != protowire.VarintType || d.Uint > most {
+		d.Fail(errField)
 		return 0
 	}
-	return d.n
+	return d.Uint
 }
 
 func (d *decoder) int() int           { return int(d.uint(math.MaxInt32)) }
@@ -104,65 +66,40 @@ func (d *decoder) ttl() muster.TTL {
 
 // bytes is the value of a bytes field of at most most bytes; it aliases the input.
 func (d *decoder) bytes(most int) []byte {
-	if d.typ != protowire.BytesType || len(d.data) > most {
-		d.fail(errField)
+	if d.Type != protowire.BytesType || len(d.Bytes) > most {
+		d.Fail(errField)
 		return nil
 	}
-	return d.data
+	return d.Bytes
 }
 
 // message opens a nested message.
-func (d *decoder) message() decoder { return decoder{b: d.bytes(maxRecord)} }
+func (d *decoder) message() decoder { return decode(d.bytes(maxRecord)) }
 
 // nested keeps the fault of a nested message.
 func (d *decoder) nested(in *decoder) {
-	if in.err != nil {
-		d.fail(in.err)
+	if err := in.Err(); err != nil {
+		d.Fail(err)
 	}
-}
-
-func appendUint(b []byte, num protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-}
-
-func appendBool(b []byte, num protowire.Number, v bool) []byte {
-	if !v {
-		return b
-	}
-	return appendUint(b, num, 1)
-}
-
-func appendString(b []byte, num protowire.Number, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), s)
-}
-
-func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
 }
 
 // appendTTL writes a TTL of which NoTTL is -1; none at all is not written.
-func appendTTL(b []byte, num protowire.Number, t muster.TTL) []byte {
+func appendTTL(b []byte, num wire.Number, t muster.TTL) []byte {
 	if t == 0 {
 		return b
 	}
 	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), uint64(max(t, muster.NoTTL)+1))
 }
 
-func appendTime(b []byte, num protowire.Number, t time.Time) []byte {
+func appendTime(b []byte, num wire.Number, t time.Time) []byte {
 	if t.IsZero() {
 		return b
 	}
-	return appendUint(b, num, uint64(toMillis(t)))
+	return wire.AppendUint(b, num, uint64(toMillis(t)))
 }
 
 // appendMessage writes what fill appends as a nested message.
-func appendMessage(b []byte, num protowire.Number, fill func([]byte) []byte) []byte {
+func appendMessage(b []byte, num wire.Number, fill func([]byte) []byte) []byte {
 	b = protowire.AppendTag(b, num, protowire.BytesType)
 	mark := len(b)
 	b = fill(append(b, 0))

@@ -2,12 +2,10 @@ package health
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // opinion is what one node holds of one check. Only up and down are opinions.
@@ -49,25 +47,25 @@ const (
 var errMessage = errors.New("health: message is malformed")
 
 func (r *report) encode() []byte {
-	b := appendUint(nil, 1, r.boot)
+	b := wire.AppendUint(nil, 1, r.boot)
 	for n := range r.opinions {
 		o := &r.opinions[n]
 		var m []byte
-		m = appendText(appendText(appendText(m, 1, o.key.Namespace), 2, o.key.Service), 3, o.key.ID)
-		m = appendUint(appendUint(m, 4, o.life), 5, uint64(o.place))
+		m = wire.AppendString(wire.AppendString(wire.AppendString(m, 1, o.key.Namespace), 2, o.key.Service), 3, o.key.ID)
+		m = wire.AppendUint(wire.AppendUint(m, 4, o.life), 5, uint64(o.place))
 		if o.status == muster.StatusUp {
-			m = appendUint(m, 6, 1)
+			m = wire.AppendUint(m, 6, 1)
 		}
-		m = appendText(appendText(m, 7, string(o.cause)), 8, o.output)
-		m = appendUint(m, 9, uint64(max(o.latency, 0)))
-		b = protowire.AppendBytes(protowire.AppendTag(b, 2, protowire.BytesType), m)
+		m = wire.AppendString(wire.AppendString(m, 7, string(o.cause)), 8, o.output)
+		m = wire.AppendUint(m, 9, uint64(max(o.latency, 0)))
+		b = wire.AppendBytes(b, 2, m)
 	}
 	return b
 }
 
 func decodeReport(b []byte) (report, error) {
 	var r report
-	err := eachField(b, func(num protowire.Number, v uint64, text []byte) error {
+	err := wire.Each(b, func(num wire.Number, v uint64, text []byte) error {
 		switch num {
 		case 1:
 			r.boot = v
@@ -85,7 +83,7 @@ func decodeReport(b []byte) (report, error) {
 
 func decodeOpinion(b []byte) (opinion, error) {
 	o := opinion{status: muster.StatusDown}
-	err := eachField(b, func(num protowire.Number, v uint64, text []byte) error {
+	err := wire.Each(b, func(num wire.Number, v uint64, text []byte) error {
 		switch num {
 		case 1:
 			o.key.Namespace = string(text)
@@ -114,19 +112,19 @@ func decodeOpinion(b []byte) (opinion, error) {
 }
 
 func (r *receipt) encode() []byte {
-	b := appendUint(appendUint(nil, 1, r.term), 2, r.version)
+	b := wire.AppendUint(wire.AppendUint(nil, 1, r.term), 2, r.version)
 	for _, id := range r.probers {
-		b = appendText(b, 3, id)
+		b = wire.AppendString(b, 3, id)
 	}
 	if r.missed {
-		b = appendUint(b, 4, 1)
+		b = wire.AppendUint(b, 4, 1)
 	}
 	return b
 }
 
 func decodeReceipt(b []byte) (receipt, error) {
 	var r receipt
-	err := eachField(b, func(num protowire.Number, v uint64, text []byte) error {
+	err := wire.Each(b, func(num wire.Number, v uint64, text []byte) error {
 		switch num {
 		case 1:
 			r.term = v
@@ -143,50 +141,4 @@ func decodeReceipt(b []byte) (receipt, error) {
 		return nil
 	})
 	return r, err
-}
-
-// eachField walks the fields of a message; those of other types are skipped.
-func eachField(b []byte, f func(num protowire.Number, v uint64, text []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errMessage, protowire.ParseError(n))
-		}
-		b = b[n:]
-		var v uint64
-		var text []byte
-		switch typ {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			text, n = protowire.ConsumeBytes(b)
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errMessage, protowire.ParseError(n))
-		}
-		b = b[n:]
-		if typ != protowire.VarintType && typ != protowire.BytesType {
-			continue
-		}
-		if err := f(num, v, text); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func appendUint(b []byte, num protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-}
-
-func appendText(b []byte, num protowire.Number, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), s)
 }

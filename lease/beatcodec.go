@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // beatMsg passes heartbeats on to the leader: leases first, then names.
@@ -22,29 +23,29 @@ type beatMsg struct {
 }
 
 func (m *beatMsg) append(b []byte) []byte {
-	b = appendVarint(b, 1, flag(m.wait))
-	b = appendVarint(b, 2, m.shed)
+	b = wire.AppendNumber(b, 1, flag(m.wait))
+	b = wire.AppendNumber(b, 2, m.shed)
 	for i := range m.names {
 		n := &m.names[i]
 		var in []byte
 		if n.Lease != 0 {
 			in = protowire.AppendFixed64(protowire.AppendTag(in, 1, protowire.Fixed64Type), uint64(n.Lease))
 		} else {
-			in = appendString(in, 2, n.Instance.Namespace)
-			in = appendString(in, 3, n.Instance.Service)
-			in = appendString(in, 4, n.Instance.ID)
+			in = wire.AppendText(in, 2, n.Instance.Namespace)
+			in = wire.AppendText(in, 3, n.Instance.Service)
+			in = wire.AppendText(in, 4, n.Instance.ID)
 			if n.Incarnation != 0 {
-				in = appendVarint(in, 5, n.Incarnation)
+				in = wire.AppendNumber(in, 5, n.Incarnation)
 			}
 		}
-		b = protowire.AppendBytes(protowire.AppendTag(b, 3, protowire.BytesType), in)
+		b = wire.AppendBytes(b, 3, in)
 	}
 	return b
 }
 
 func (m *beatMsg) parse(b []byte) error {
 	m.names = make([]Name, 0, min(maxBeat, len(b)/11))
-	return eachField(b, func(num protowire.Number, v uint64, raw []byte) error {
+	return wire.Each(b, func(num wire.Number, v uint64, raw []byte) error {
 		switch num {
 		case 1:
 			m.wait = v != 0
@@ -52,7 +53,7 @@ func (m *beatMsg) parse(b []byte) error {
 			m.shed = min(v, 1<<32)
 		case 3:
 			if len(m.names) == maxBeat {
-				return fmt.Errorf("%w: more than %d heartbeats", errWire, maxBeat)
+				return fmt.Errorf("%w: more than %d heartbeats", wire.ErrMalformed, maxBeat)
 			}
 			n, err := parseName(raw)
 			m.names = append(m.names, n)
@@ -67,9 +68,9 @@ func parseName(b []byte) (n Name, err error) {
 		v, _ := protowire.ConsumeFixed64(b[1:])
 		n.Lease = muster.LeaseID(v)
 	}
-	err = eachField(b, func(num protowire.Number, v uint64, raw []byte) error {
+	err = wire.Each(b, func(num wire.Number, v uint64, raw []byte) error {
 		if len(raw) > muster.MaxNameLen {
-			return fmt.Errorf("%w: a name of %d bytes", errWire, len(raw))
+			return fmt.Errorf("%w: a name of %d bytes", wire.ErrMalformed, len(raw))
 		}
 		switch num {
 		case 2:
@@ -86,10 +87,6 @@ func parseName(b []byte) (n Name, err error) {
 	return n, err
 }
 
-func appendString(b []byte, num protowire.Number, s string) []byte {
-	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), s)
-}
-
 // beatAck answers a beatMsg, a verdict for each name in order.
 type beatAck struct {
 	stretch  int // of the pace, in thousandths
@@ -100,17 +97,17 @@ type beatAck struct {
 const stateBits = 3
 
 func (m *beatAck) append(b []byte) []byte {
-	b = appendVarint(b, 1, uint64(m.stretch))
+	b = wire.AppendNumber(b, 1, uint64(m.stretch))
 	packed := make([]byte, 0, 4*len(m.verdicts))
 	for _, v := range m.verdicts {
 		packed = protowire.AppendVarint(packed, uint64(v.TTL/time.Millisecond)<<stateBits|uint64(v.State))
 	}
-	return protowire.AppendBytes(protowire.AppendTag(b, 2, protowire.BytesType), packed)
+	return wire.AppendBytes(b, 2, packed)
 }
 
 func (m *beatAck) parse(b []byte) error {
 	m.stretch = 1000
-	return eachField(b, func(num protowire.Number, v uint64, raw []byte) error {
+	return wire.Each(b, func(num wire.Number, v uint64, raw []byte) error {
 		switch num {
 		case 1:
 			m.stretch = int(min(max(v, 1000), maxStretch))
@@ -122,7 +119,7 @@ func (m *beatAck) parse(b []byte) error {
 				ttl := min(time.Duration(v>>stateBits), muster.MaxTTL/time.Millisecond) * time.Millisecond
 				state := Standing(v & (1<<stateBits - 1))
 				if state >= standings {
-					return fmt.Errorf("%w: standing %d", errWire, state)
+					return fmt.Errorf("%w: standing %d", wire.ErrMalformed, state)
 				}
 				m.verdicts = append(m.verdicts, Result{State: state, TTL: ttl})
 				return nil
@@ -140,7 +137,7 @@ func (m *lookMsg) append(b []byte) []byte {
 }
 
 func (m *lookMsg) parse(b []byte) error {
-	return eachField(b, func(num protowire.Number, _ uint64, raw []byte) error {
+	return wire.Each(b, func(num wire.Number, _ uint64, raw []byte) error {
 		if num != 1 {
 			return nil
 		}
@@ -158,11 +155,11 @@ type lookAck struct {
 }
 
 func (m *lookAck) append(b []byte) []byte {
-	return appendVarint(appendVarint(b, 1, flag(m.known)), 2, uint64(max(0, m.remaining)))
+	return wire.AppendNumber(wire.AppendNumber(b, 1, flag(m.known)), 2, uint64(max(0, m.remaining)))
 }
 
 func (m *lookAck) parse(b []byte) error {
-	return eachField(b, func(num protowire.Number, v uint64, _ []byte) (err error) {
+	return wire.Each(b, func(num wire.Number, v uint64, _ []byte) (err error) {
 		switch num {
 		case 1:
 			m.known = v != 0

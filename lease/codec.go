@@ -2,13 +2,13 @@ package lease
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // The messages between members, in the protobuf wire format. Unknown fields are
@@ -21,8 +21,6 @@ const (
 	// maxParts is the most parts a shadow is gathered in.
 	maxParts = 1 << 10
 )
-
-var errWire = errors.New("lease: malformed message")
 
 // renewMsg tells a voter who was heard from.
 type renewMsg struct {
@@ -37,10 +35,10 @@ type renewMsg struct {
 }
 
 func (m *renewMsg) append(b []byte) []byte {
-	b = appendVarint(b, 1, m.term)
+	b = wire.AppendNumber(b, 1, m.term)
 	if m.outageKnown {
-		b = appendVarint(b, 2, uint64(max(0, m.outage.Last)))
-		b = appendVarint(b, 4, uint64(max(0, m.outage.Total)))
+		b = wire.AppendNumber(b, 2, uint64(max(0, m.outage.Last)))
+		b = wire.AppendNumber(b, 4, uint64(max(0, m.outage.Total)))
 	}
 	b = appendIDs(b, 3, m.ids)
 	if m.echo != 0 {
@@ -50,10 +48,10 @@ func (m *renewMsg) append(b []byte) []byte {
 }
 
 // appendEcho makes a message to all voters one to one of them.
-func appendEcho(b []byte, echo uint64) []byte { return appendVarint(b, 5, echo) }
+func appendEcho(b []byte, echo uint64) []byte { return wire.AppendNumber(b, 5, echo) }
 
 func (m *renewMsg) parse(b []byte) error {
-	return eachField(b, func(num protowire.Number, v uint64, raw []byte) (err error) {
+	return wire.Each(b, func(num wire.Number, v uint64, raw []byte) (err error) {
 		switch num {
 		case 1:
 			m.term = v
@@ -80,12 +78,12 @@ type renewAck struct {
 }
 
 func (m *renewAck) append(b []byte) []byte {
-	b = appendVarint(appendVarint(b, 1, flag(m.ok)), 2, m.term)
-	return appendVarint(b, 3, m.stamp)
+	b = wire.AppendNumber(wire.AppendNumber(b, 1, flag(m.ok)), 2, m.term)
+	return wire.AppendNumber(b, 3, m.stamp)
 }
 
 func (m *renewAck) parse(b []byte) error {
-	return eachField(b, func(num protowire.Number, v uint64, _ []byte) error {
+	return wire.Each(b, func(num wire.Number, v uint64, _ []byte) error {
 		switch num {
 		case 1:
 			m.ok = v != 0
@@ -105,13 +103,13 @@ type gatherMsg struct {
 }
 
 func (m *gatherMsg) append(b []byte) []byte {
-	b = appendVarint(b, 1, m.term)
-	return appendVarint(appendVarint(b, 2, uint64(m.part)), 3, uint64(m.parts))
+	b = wire.AppendNumber(b, 1, m.term)
+	return wire.AppendNumber(wire.AppendNumber(b, 2, uint64(m.part)), 3, uint64(m.parts))
 }
 
 func (m *gatherMsg) parse(b []byte) error {
 	m.parts = 1
-	err := eachField(b, func(num protowire.Number, v uint64, _ []byte) error {
+	err := wire.Each(b, func(num wire.Number, v uint64, _ []byte) error {
 		switch num {
 		case 1:
 			m.term = v
@@ -123,7 +121,7 @@ func (m *gatherMsg) parse(b []byte) error {
 		return nil
 	})
 	if err == nil && (m.parts < 1 || m.parts > maxParts || m.part >= m.parts) {
-		err = fmt.Errorf("%w: part %d of %d", errWire, m.part, m.parts)
+		err = fmt.Errorf("%w: part %d of %d", wire.ErrMalformed, m.part, m.parts)
 	}
 	return err
 }
@@ -136,13 +134,13 @@ type gatherAck struct {
 
 func (m *gatherAck) append(b []byte) []byte {
 	s := &m.shadow
-	b = appendVarint(b, 1, flag(m.ok))
-	b = appendVarint(b, 2, uint64(s.Age))
-	b = appendVarint(b, 3, uint64(s.AckAge))
-	b = appendVarint(b, 4, uint64(s.told.stalled))
-	b = appendVarint(b, 7, s.Applied)
+	b = wire.AppendNumber(b, 1, flag(m.ok))
+	b = wire.AppendNumber(b, 2, uint64(s.Age))
+	b = wire.AppendNumber(b, 3, uint64(s.AckAge))
+	b = wire.AppendNumber(b, 4, uint64(s.told.stalled))
+	b = wire.AppendNumber(b, 7, s.Applied)
 	if s.told.any {
-		b = appendVarint(b, 8, uint64(s.told.total))
+		b = wire.AppendNumber(b, 8, uint64(s.told.total))
 	}
 	b = appendIDs(b, 5, s.IDs)
 	packed := make([]byte, 0, 3*len(s.Ages))
@@ -150,12 +148,12 @@ func (m *gatherAck) append(b []byte) []byte {
 		// Rounded down: younger is never early.
 		packed = protowire.AppendVarint(packed, uint64(age/time.Millisecond))
 	}
-	return protowire.AppendBytes(protowire.AppendTag(b, 6, protowire.BytesType), packed)
+	return wire.AppendBytes(b, 6, packed)
 }
 
 func (m *gatherAck) parse(b []byte) error {
 	s := &m.shadow
-	err := eachField(b, func(num protowire.Number, v uint64, raw []byte) (err error) {
+	err := wire.Each(b, func(num wire.Number, v uint64, raw []byte) (err error) {
 		switch num {
 		case 1:
 			m.ok = v != 0
@@ -182,7 +180,7 @@ func (m *gatherAck) parse(b []byte) error {
 		return err
 	})
 	if err == nil && len(s.IDs) != len(s.Ages) {
-		err = fmt.Errorf("%w: %d ids and %d ages", errWire, len(s.IDs), len(s.Ages))
+		err = fmt.Errorf("%w: %d ids and %d ages", wire.ErrMalformed, len(s.IDs), len(s.Ages))
 	}
 	return err
 }
@@ -193,7 +191,7 @@ const maxSpan = 1 << 60
 
 func span(v uint64) (time.Duration, error) {
 	if v > maxSpan {
-		return 0, fmt.Errorf("%w: a duration of %d ns", errWire, v)
+		return 0, fmt.Errorf("%w: a duration of %d ns", wire.ErrMalformed, v)
 	}
 	return time.Duration(v), nil
 }
@@ -205,11 +203,7 @@ func flag(ok bool) uint64 {
 	return 0
 }
 
-func appendVarint(b []byte, num protowire.Number, v uint64) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
-}
-
-func appendIDs(b []byte, num protowire.Number, ids []muster.LeaseID) []byte {
+func appendIDs(b []byte, num wire.Number, ids []muster.LeaseID) []byte {
 	b = protowire.AppendVarint(protowire.AppendTag(b, num, protowire.BytesType), uint64(8*len(ids)))
 	for _, id := range ids {
 		b = binary.LittleEndian.AppendUint64(b, uint64(id))
@@ -219,7 +213,7 @@ func appendIDs(b []byte, num protowire.Number, ids []muster.LeaseID) []byte {
 
 func parseIDs(ids []muster.LeaseID, raw []byte) ([]muster.LeaseID, error) {
 	if len(raw)%8 != 0 || len(ids)+len(raw)/8 > maxIDs {
-		return nil, fmt.Errorf("%w: %d bytes of ids", errWire, len(raw))
+		return nil, fmt.Errorf("%w: %d bytes of ids", wire.ErrMalformed, len(raw))
 	}
 	if ids == nil {
 		ids = make([]muster.LeaseID, 0, len(raw)/8)
@@ -234,40 +228,10 @@ func eachVarint(raw []byte, most int, fn func(v uint64) error) error {
 	for len(raw) > 0 {
 		v, n := protowire.ConsumeVarint(raw)
 		if most--; n < 0 || most < 0 {
-			return errWire
+			return wire.ErrMalformed
 		}
 		raw = raw[n:]
 		if err := fn(v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// eachField calls fn with every field that is a varint (v) or bytes (raw).
-func eachField(b []byte, fn func(num protowire.Number, v uint64, raw []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errWire, protowire.ParseError(n))
-		}
-		b = b[n:]
-		var v uint64
-		var raw []byte
-		switch typ {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			raw, n = protowire.ConsumeBytes(b)
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, b)
-			num = 0 // no field of ours
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errWire, protowire.ParseError(n))
-		}
-		b = b[n:]
-		if err := fn(num, v, raw); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 func bubble(t *testing.T, fn func(t *testing.T)) {
@@ -338,9 +339,9 @@ func TestCodecKeeps(t *testing.T) {
 		}
 	}
 	for name, bad := range map[string][]byte{
-		"half an id":        appendVarint(nil, 1, 1)[:1],
+		"half an id":        wire.AppendNumber(nil, 1, 1)[:1],
 		"odd ids":           {3<<3 | 2, 7, 1, 2, 3, 4, 5, 6, 7},
-		"a long outage":     appendVarint(nil, 2, 1<<63),
+		"a long outage":     wire.AppendNumber(nil, 2, 1<<63),
 		"more than allowed": (&renewMsg{ids: make([]muster.LeaseID, maxIDs+1)}).append(nil),
 	} {
 		if err := new(renewMsg).parse(bad); err == nil {

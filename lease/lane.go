@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // laneDepth is the most heartbeats that wait in one lane.
@@ -170,7 +171,7 @@ func (l *lane) call(ctx context.Context, m *beatMsg) (ack beatAck, err error) {
 		err = ack.parse(body)
 	}
 	if err == nil && len(ack.verdicts) != len(m.names) {
-		err = errWire
+		err = wire.ErrMalformed
 	}
 	return ack, err
 }

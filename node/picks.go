@@ -3,15 +3,13 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
-
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/balancer"
 	"github.com/muster-registry/muster/cluster"
+	"github.com/muster-registry/muster/wire"
 )
 
 // What the balancers of a cluster say to each other.
@@ -92,48 +90,28 @@ func (p picks) Redeem(ctx context.Context, ticket string, o balancer.Outcome) er
 
 // The fields of the report on a ticket, in the protobuf wire format.
 const (
-	redeemTicket  protowire.Number = 1
-	redeemFailed  protowire.Number = 2
-	redeemLatency protowire.Number = 3 // nanoseconds
+	redeemTicket  wire.Number = 1
+	redeemFailed  wire.Number = 2
+	redeemLatency wire.Number = 3 // nanoseconds
 )
 
 func encodeRedeem(ticket string, o balancer.Outcome) []byte {
-	b := protowire.AppendTag(nil, redeemTicket, protowire.BytesType)
-	b = protowire.AppendString(b, ticket)
-	if o.Failed {
-		b = protowire.AppendTag(b, redeemFailed, protowire.VarintType)
-		b = protowire.AppendVarint(b, 1)
-	}
-	b = protowire.AppendTag(b, redeemLatency, protowire.VarintType)
-	return protowire.AppendVarint(b, uint64(o.Latency))
+	b := wire.AppendText(nil, redeemTicket, ticket)
+	b = wire.AppendBool(b, redeemFailed, o.Failed)
+	return wire.AppendNumber(b, redeemLatency, uint64(o.Latency))
 }
 
 func decodeRedeem(b []byte) (ticket string, o balancer.Outcome, err error) {
-	for len(b) > 0 {
-		num, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return "", o, fmt.Errorf("a tag: %w", protowire.ParseError(n))
-		}
-		b = b[n:]
-		var v uint64
-		switch {
-		case num == redeemTicket && kind == protowire.BytesType:
-			ticket, n = protowire.ConsumeString(b)
-		case kind == protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		default: // of a later version
-			n = protowire.ConsumeFieldValue(num, kind, b)
-		}
-		if n < 0 {
-			return "", o, fmt.Errorf("field %d: %w", num, protowire.ParseError(n))
-		}
-		b = b[n:]
+	err = wire.Each(b, func(num wire.Number, v uint64, raw []byte) error {
 		switch num {
+		case redeemTicket:
+			ticket = string(raw)
 		case redeemFailed:
 			o.Failed = v != 0
 		case redeemLatency:
 			o.Latency = time.Duration(v)
 		}
-	}
-	return ticket, o, nil
+		return nil
+	})
+	return ticket, o, err
 }

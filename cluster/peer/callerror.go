@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/wire"
 )
 
 var (
@@ -27,22 +26,22 @@ const maxErrorBody = 64 << 10
 
 // encodeError writes what a user may see of e; its cause stays here.
 func encodeError(e *muster.Error) []byte {
-	b := appendString(nil, 1, string(e.Code))
-	b = appendString(b, 2, e.Detail)
-	b = appendString(b, 3, e.Hint)
-	b = appendString(b, 4, e.Leader)
-	b = appendUint(b, 5, uint64(max(e.RetryAfter, 0)))
+	b := wire.AppendString(nil, 1, string(e.Code))
+	b = wire.AppendString(b, 2, e.Detail)
+	b = wire.AppendString(b, 3, e.Hint)
+	b = wire.AppendString(b, 4, e.Leader)
+	b = wire.AppendUint(b, 5, uint64(max(e.RetryAfter, 0)))
 	for _, f := range e.Fields {
-		field := appendString(nil, 1, f.Pointer)
-		field = appendString(field, 2, f.Detail)
-		b = protowire.AppendBytes(protowire.AppendTag(b, 6, protowire.BytesType), field)
+		field := wire.AppendString(nil, 1, f.Pointer)
+		field = wire.AppendString(field, 2, f.Detail)
+		b = wire.AppendBytes(b, 6, field)
 	}
 	return b
 }
 
 func decodeError(b []byte) (*muster.Error, error) {
 	e := &muster.Error{}
-	err := eachField(b, func(num protowire.Number, text []byte, number uint64) error {
+	err := wire.Each(b, func(num wire.Number, number uint64, text []byte) error {
 		switch num {
 		case 1:
 			e.Code = muster.Code(text)
@@ -74,7 +73,7 @@ func decodeError(b []byte) (*muster.Error, error) {
 
 func decodeFieldError(b []byte) (muster.FieldError, error) {
 	var f muster.FieldError
-	err := eachField(b, func(num protowire.Number, text []byte, _ uint64) error {
+	err := wire.Each(b, func(num wire.Number, _ uint64, text []byte) error {
 		switch num {
 		case 1:
 			f.Pointer = string(text)

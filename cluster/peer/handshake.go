@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"github.com/muster-registry/muster/wire"
 )
 
 // A handshake is three messages of one form: the dialler's hello, the acceptor's
@@ -217,7 +219,7 @@ func refusalCode(err error) string {
 	switch {
 	case errors.Is(err, errNotMuster):
 		return codeNoMuster
-	case errors.Is(err, errBadHello):
+	case errors.Is(err, errBadHello), errors.Is(err, wire.ErrMalformed):
 		return codeBadHello
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return codeSilence

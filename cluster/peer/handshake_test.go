@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/wire"
 )
 
 // frame makes a message of the handshake by hand.
@@ -30,7 +31,7 @@ func frame(version, what byte, size int, body []byte) []byte {
 // rawHello encodes a hello by hand, unchecked.
 func rawHello(cluster, node, addr string) []byte {
 	var b []byte
-	for num, s := range map[protowire.Number]string{1: cluster, 3: node, 7: addr} {
+	for num, s := range map[wire.Number]string{1: cluster, 3: node, 7: addr} {
 		b = protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), s)
 	}
 	return b
@@ -109,6 +110,8 @@ func TestGarbageOnThePort(t *testing.T) {
 		{"a hello and no verdict", helloFrame('r', rawHello("test", "n", "a:1")), "server", "timeout"},
 		{"a hello and a forging refusal", append(helloFrame('r', rawHello("test", "n", "a:1")),
 			frame(1, 1, 8, []byte("\x0a\x06x\ny=z\n"))...), "server", "refused"},
+		{"a hello and a refusal that is no protobuf", append(helloFrame('r', rawHello("test", "n", "a:1")),
+			frame(1, 1, 3, []byte{0xff, 0xff, 0xff})...), "server", "bad_hello"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"github.com/muster-registry/muster/wire"
 )
 
 // Kind says what a connection is for.
@@ -56,13 +56,13 @@ const maxHelloString = 256
 
 // The field numbers of an encoded Hello.
 const (
-	fieldCluster   protowire.Number = 1
-	fieldClusterID protowire.Number = 2
-	fieldNodeID    protowire.Number = 3
-	fieldBoot      protowire.Number = 4
-	fieldNonce     protowire.Number = 5
-	fieldVersion   protowire.Number = 6
-	fieldAddr      protowire.Number = 7
+	fieldCluster   wire.Number = 1
+	fieldClusterID wire.Number = 2
+	fieldNodeID    wire.Number = 3
+	fieldBoot      wire.Number = 4
+	fieldNonce     wire.Number = 5
+	fieldVersion   wire.Number = 6
+	fieldAddr      wire.Number = 7
 )
 
 var errBadHello = errors.New("malformed hello")
@@ -74,13 +74,13 @@ func (h Hello) encode() ([]byte, error) {
 		return nil, err
 	}
 	var b []byte
-	b = appendString(b, fieldCluster, h.Cluster)
-	b = appendString(b, fieldClusterID, h.ClusterID)
-	b = appendString(b, fieldNodeID, h.NodeID)
-	b = appendUint(b, fieldBoot, h.Boot)
-	b = appendUint(b, fieldNonce, h.Nonce)
-	b = appendString(b, fieldVersion, h.Version)
-	return appendString(b, fieldAddr, h.Addr), nil
+	b = wire.AppendString(b, fieldCluster, h.Cluster)
+	b = wire.AppendString(b, fieldClusterID, h.ClusterID)
+	b = wire.AppendString(b, fieldNodeID, h.NodeID)
+	b = wire.AppendUint(b, fieldBoot, h.Boot)
+	b = wire.AppendUint(b, fieldNonce, h.Nonce)
+	b = wire.AppendString(b, fieldVersion, h.Version)
+	return wire.AppendString(b, fieldAddr, h.Addr), nil
 }
 
 // check refuses what could be neither addressed nor logged.
@@ -101,7 +101,7 @@ func (h Hello) check() error {
 
 func decodeHello(b []byte) (Hello, error) {
 	var h Hello
-	err := eachField(b, func(num protowire.Number, text []byte, number uint64) error {
+	err := wire.Each(b, func(num wire.Number, number uint64, text []byte) error {
 		switch num {
 		case fieldCluster:
 			h.Cluster = string(text)
@@ -124,50 +124,6 @@ func decodeHello(b []byte) (Hello, error) {
 		return Hello{}, err
 	}
 	return h, h.check()
-}
-
-// eachField calls fn for every field of a message, with the value as text or as
-// a number according to its wire type. Fields of other types are skipped.
-func eachField(b []byte, fn func(num protowire.Number, text []byte, number uint64) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errBadHello, protowire.ParseError(n))
-		}
-		b = b[n:]
-		var text []byte
-		var number uint64
-		switch typ {
-		case protowire.BytesType:
-			text, n = protowire.ConsumeBytes(b)
-		case protowire.VarintType:
-			number, n = protowire.ConsumeVarint(b)
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errBadHello, protowire.ParseError(n))
-		}
-		b = b[n:]
-		if err := fn(num, text, number); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func appendString(b []byte, num protowire.Number, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), s)
-}
-
-func appendUint(b []byte, num protowire.Number, v uint64) []byte {
-	if v == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
 }
 
 // printable returns s without what could forge a line of a log, cut to size

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protowire"
+	"github.com/muster-registry/muster/wire"
 )
 
 // The codes of a refused connection. Any other code may come from a peer of
@@ -61,13 +61,13 @@ func refusal(err error) *RefusedError {
 }
 
 func (e *RefusedError) encode() []byte {
-	b := appendString(nil, 1, e.Code)
-	return appendString(b, 2, e.Reason)
+	b := wire.AppendString(nil, 1, e.Code)
+	return wire.AppendString(b, 2, e.Reason)
 }
 
 func decodeRefusal(b []byte) (*RefusedError, error) {
 	e := &RefusedError{ByPeer: true}
-	err := eachField(b, func(num protowire.Number, text []byte, _ uint64) error {
+	err := wire.Each(b, func(num wire.Number, _ uint64, text []byte) error {
 		switch num {
 		case 1:
 			e.Code = printable(string(text), maxHelloString)
