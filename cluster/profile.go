@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/muster-registry/muster/cluster/logstore"
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/fault"
 )
 
 // timing is what a profile stands for.
@@ -81,7 +83,24 @@ func (c *Config) timing(f *Faults) timing {
 	if f.SnapshotInterval != 0 {
 		t.snapshots = raft.ReloadableConfig{SnapshotInterval: f.SnapshotInterval, SnapshotThreshold: f.SnapshotThreshold, TrailingLogs: f.TrailingLogs}
 	}
+	if fault.On && fault.Snapshots() != "" {
+		t.snapshots = snapshotsLike(fault.Snapshots())
+	}
 	return t
+}
+
+// snapshotsLike reads what a build with faults is told of its snapshots. A text that
+// cannot be read must not pass for one that changes nothing.
+func snapshotsLike(s string) (c raft.ReloadableConfig) {
+	var interval string
+	_, err := fmt.Sscan(s, &interval, &c.SnapshotThreshold, &c.TrailingLogs)
+	if err == nil {
+		c.SnapshotInterval, err = time.ParseDuration(interval)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("%q is not an interval, a threshold and a number of entries: %v", s, err))
+	}
+	return c
 }
 
 // raftConfig sets raft up. Batching happens above raft, so its own apply buffer

@@ -5,8 +5,8 @@
 //
 // It is not for faults of the world (a disk that fails, a network that loses):
 // those are made by the seams of the rooms concerned, by clustertest and by chaos.
-// The one exception is DiskFile, by which a disk of a whole process is made worse
-// from outside.
+// The exceptions are DiskFile, by which a disk of a whole process is made worse from
+// outside, and Snapshots, which makes the installation of one a thing of seconds.
 //
 // All of it is behind the build tag "faults". Without it On and Is are the constant
 // false, so that the compiler removes the branches, and with them the package: a

@@ -14,3 +14,6 @@ func Active() []Bug { return nil }
 // DiskFile is the file that says what is wrong with this process's disk; empty:
 // nothing is.
 func DiskFile() string { return "" }
+
+// Snapshots is how often raft's snapshots are to be taken; empty: as always.
+func Snapshots() string { return "" }

@@ -13,10 +13,12 @@ import (
 const On = true
 
 // The environment that a build with bugs heeds: EnvBugs names those to switch on,
-// with commas between them; EnvDisk is what DiskFile returns.
+// with commas between them; EnvDisk is what DiskFile returns, EnvSnapshots what
+// Snapshots does.
 const (
-	EnvBugs = "MUSTER_FAULT"
-	EnvDisk = "MUSTER_FAULT_DISK"
+	EnvBugs      = "MUSTER_FAULT"
+	EnvDisk      = "MUSTER_FAULT_DISK"
+	EnvSnapshots = "MUSTER_FAULT_SNAPSHOTS"
 )
 
 // Is reports whether a bug is switched on. It panics when the environment names one
@@ -37,13 +39,18 @@ func Active() (active []Bug) {
 // nothing is. What it may hold stands in cluster/logstore.
 func DiskFile() string { return environment().disk }
 
+// Snapshots is how often raft's snapshots are to be taken, so that few writes are
+// enough for one to be installed: interval, threshold and trailing entries, as in
+// "2s 500 1000"; empty: as always.
+func Snapshots() string { return environment().snapshots }
+
 type settings struct {
-	bugs map[Bug]bool
-	disk string
+	bugs            map[Bug]bool
+	disk, snapshots string
 }
 
 var environment = sync.OnceValue(func() settings {
-	s := settings{bugs: map[Bug]bool{}, disk: os.Getenv(EnvDisk)}
+	s := settings{bugs: map[Bug]bool{}, disk: os.Getenv(EnvDisk), snapshots: os.Getenv(EnvSnapshots)}
 	for name := range strings.SplitSeq(os.Getenv(EnvBugs), ",") {
 		if name = strings.TrimSpace(name); name == "" {
 			continue

@@ -18,6 +18,8 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
+
+	"github.com/muster-registry/muster/fault"
 )
 
 // The buckets raft-boltdb keeps.
@@ -336,6 +338,9 @@ func (s *Store) write(op string, fn func() error) error {
 	}
 	start := time.Now()
 	err := s.cfg.Faults.before(s.closed)
+	if fault.On && err == nil {
+		err = obey(fault.DiskFile(), s.closed)
+	}
 	// A write that comes back after it was given up must not happen any more.
 	if stopped := s.stopped(); stopped != nil {
 		return stopped
