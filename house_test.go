@@ -40,6 +40,8 @@ var house = []room{
 	{path: "filter", may: []string{"."}, why: "which instances a query means"},
 	{path: "problem", may: []string{"."}, why: "coded error and problem+json, both ways"},
 
+	{path: "tracing", may: []string{"."}, why: "the spans of a process, by OTLP"},
+
 	{path: "registry", may: []string{".", "fault", "fsm", "lease", "watch", "balancer", "health", "filter"}, why: "the front desk"},
 	{path: "cluster/logstore", may: []string{".", "fault"}, why: "raft's log on disk, with checksums and fail-stop", goroutines: true},
 	{path: "cluster/peer", may: []string{".", "wire"}, why: "the peer port: raft and internal RPC", goroutines: true},
@@ -50,6 +52,7 @@ var house = []room{
 	{path: "client", may: []string{".", "fault", "balancer", "problem"}, why: "the Go SDK", goroutines: true},
 
 	{path: "client/grpcresolver", may: []string{".", "balancer", "client"}, why: "the SDK as a gRPC resolver", goroutines: true},
+	{path: "client/grpcserver", may: []string{".", "client"}, why: "a gRPC server in the registry", goroutines: true},
 	{path: "clustertest", may: []string{"*"}, why: "N real nodes in one process", goroutines: true},
 	{path: "chaos", may: []string{"*"}, why: "faults on real processes, and checked histories", goroutines: true},
 	{path: "cmd/muster", may: []string{"*"}, why: "the binary", goroutines: true},

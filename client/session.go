@@ -20,6 +20,9 @@ const (
 	// StateLost: for longer than its TTL no node took a heartbeat. The registry may
 	// have dropped it; it registers again as soon as a node answers.
 	StateLost State = "lost"
+	// StateDraining: its end has begun. It takes no new traffic, for as long as Drain
+	// says, and is deregistered then.
+	StateDraining State = "draining"
 	// StateFenced: a later incarnation is registered, or took it away. It is over.
 	StateFenced State = "fenced"
 	// StateEnded: it was deregistered, or refused for good. It is over.
@@ -136,6 +139,25 @@ func (s *Session) Changes() <-chan Change { return s.changes }
 // Done is closed when the session is over: deregistered, fenced or refused.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
+// Next waits until the session stands in another state than last, "" for any, and
+// returns it. Changes that come quickly one after the other may be seen as one; when
+// the session is over it returns at once. The error is ctx's.
+func (s *Session) Next(ctx context.Context, last State) (State, error) {
+	for {
+		s.keeper.mu.Lock()
+		state, became := s.state, s.became
+		s.keeper.mu.Unlock()
+		if state != last || isOver(state) {
+			return state, nil
+		}
+		select {
+		case <-became:
+		case <-ctx.Done():
+			return state, context.Cause(ctx)
+		}
+	}
+}
+
 // Await waits until the session is registered. The error is ctx's, or says why the
 // session is over.
 func (s *Session) Await(ctx context.Context) error {
@@ -146,7 +168,7 @@ func (s *Session) Await(ctx context.Context) error {
 		switch state {
 		case StateRegistered:
 			return nil
-		case StateFenced, StateEnded:
+		case StateDraining, StateFenced, StateEnded:
 			if err == nil {
 				err = muster.Errorf(muster.CodeShuttingDown, "the session is over")
 			}
@@ -166,8 +188,8 @@ func (s *Session) Await(ctx context.Context) error {
 func (s *Session) Update(change func(*muster.Instance)) error {
 	s.keeper.mu.Lock()
 	defer s.keeper.mu.Unlock()
-	if s.stopping || isOver(s.state) {
-		return muster.Errorf(muster.CodeShuttingDown, "the session is over")
+	if s.stopping || s.state == StateDraining || isOver(s.state) {
+		return muster.Errorf(muster.CodeShuttingDown, "the session is over, or about to be")
 	}
 	next := clone(s.spec)
 	change(next)
@@ -215,13 +237,13 @@ func cloneMap[V any](m map[string]V) map[string]V {
 func isOver(state State) bool { return state == StateFenced || state == StateEnded }
 
 // set brings the session into a state; where it is there already only the error is
-// noted. It is called with keeper.mu held.
+// noted. What drains comes to nothing but its end. It is called with keeper.mu held.
 func (s *Session) set(state State, err error) {
 	if isOver(s.state) {
 		return
 	}
 	s.err = err
-	if s.state == state {
+	if s.state == state || s.state == StateDraining && !isOver(state) {
 		return
 	}
 	s.state = state
@@ -264,6 +286,9 @@ func (s *Session) run(ctx context.Context) {
 	case <-ctx.Done():
 	}
 	ctx = context.WithoutCancel(ctx)
+	s.keeper.mu.Lock()
+	s.set(StateDraining, nil)
+	s.keeper.mu.Unlock()
 	if s.drain > 0 {
 		s.drained(ctx)
 	}

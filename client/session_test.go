@@ -92,7 +92,7 @@ func TestSession(t *testing.T) {
 		if r.find("web", "a") != nil {
 			t.Error("it is still registered")
 		}
-		wantStates(t, s, "registering registered ended")
+		wantStates(t, s, "registering registered draining ended")
 		if err := s.Update(func(*muster.Instance) {}); err == nil {
 			t.Error("an update of a session that is over was taken")
 		}

@@ -9,21 +9,24 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/client"
 	"github.com/muster-registry/muster/client/grpcresolver"
+	"github.com/muster-registry/muster/client/grpcserver"
 	"github.com/muster-registry/muster/clustertest"
 )
 
-// grpcBackend is a gRPC server that keeps itself registered.
+// grpcBackend is a gRPC server that keeps itself registered, and is probed.
 type grpcBackend struct {
-	server  *grpc.Server
+	grpc    *grpc.Server
+	server  *grpcserver.Server
 	session *client.Session
+	addr    string
 	stop    context.CancelFunc
-	done    chan struct{}
+	done    chan error // what Serve returned
 }
 
 func startGRPC(t *testing.T, c *clustertest.Cluster, id string) *grpcBackend {
@@ -33,38 +36,83 @@ func startGRPC(t *testing.T, c *clustertest.Cluster, id string) *grpcBackend {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	b := &grpcBackend{server: grpc.NewServer(), stop: stop, done: make(chan struct{})}
-	grpc_health_v1.RegisterHealthServer(b.server, health.NewServer())
-	go func() {
-		defer close(b.done)
-		_ = b.server.Serve(l) // ends with Stop
-	}()
-	t.Cleanup(b.kill)
+	b := &grpcBackend{grpc: grpc.NewServer(grpcserver.Options()...), addr: l.Addr().String(), stop: stop, done: make(chan error, 1)}
+	if b.server, err = grpcserver.New(b.grpc, grpcserver.Config{}); err != nil {
+		t.Fatal(err)
+	}
 	b.session, err = newSDK(t, c).Register(ctx, muster.Instance{
 		Service: "users", ID: id, Address: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, TTL: muster.TTL(3 * time.Second),
+		Checks: []muster.Check{{Type: muster.CheckGRPC, Interval: muster.Duration(time.Second)}},
 	}, client.Drain(250*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait, cancel := context.WithTimeout(t.Context(), clustertest.Patience)
-	defer cancel()
-	if err := b.session.Await(wait); err != nil {
-		t.Fatalf("registering %s: %v", id, err)
-	}
+	go func() { b.done <- b.server.Serve(l, b.session) }()
+	t.Cleanup(func() { b.kill(); b.stop(); <-b.session.Done() })
+	sdk := newSDK(t, c)
+	c.Wait(id+" to be routable", func() bool {
+		i, err := sdk.Instance(t.Context(), "users", id)
+		return err == nil && i.Routable && i.Port == l.Addr().(*net.TCPAddr).Port
+	})
 	return b
 }
 
 // leave ends it as a deployment does, kill in the middle of what it does.
-func (b *grpcBackend) leave() {
+func (b *grpcBackend) leave(t *testing.T) {
+	t.Helper()
 	b.stop()
-	<-b.session.Done()
-	b.server.GracefulStop()
-	<-b.done
+	if err := <-b.done; err != nil {
+		t.Errorf("a server that was told to end: %v", err)
+	}
 }
 
-func (b *grpcBackend) kill() {
-	b.server.Stop()
-	<-b.done
+func (b *grpcBackend) kill() { b.grpc.Stop() }
+
+// TestGRPCHealth: the registry's own checks pass, and a caller who checks health by
+// himself leaves out a server that says it is not well, while all others still list
+// it, and takes it again.
+func TestGRPCHealth(t *testing.T) {
+	c := clustertest.Start(t, 3)
+	fleet := []*grpcBackend{startGRPC(t, c, "users-0"), startGRPC(t, c, "users-1")}
+	conn, err := grpc.NewClient("muster:///users", append(grpcresolver.DialOptions(newSDK(t, c)),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"`+grpcresolver.Policy+`":{}}],"healthCheckConfig":{"serviceName":"part"}}`))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, b := range fleet {
+		b.server.SetServing("part", true)
+	}
+	// asked is who answered of 20 calls in a row.
+	asked := func() map[string]bool {
+		who := map[string]bool{}
+		for range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), clustertest.Patience)
+			var p peer.Peer
+			_, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}, grpc.Peer(&p), grpc.WaitForReady(true))
+			cancel()
+			if err != nil {
+				t.Fatal(err)
+			}
+			who[p.Addr.String()] = true
+		}
+		return who
+	}
+	c.Wait("both to be called", func() bool { return len(asked()) == 2 })
+	fleet[0].server.SetServing("part", false)
+	c.Wait("the other one only to be called", func() bool { return !asked()[fleet[0].addr] })
+	if i, err := newSDK(t, c).Instance(t.Context(), "users", "users-0"); err != nil || !i.Routable {
+		t.Errorf("the registry checks the whole server, and says %+v %v", i, err)
+	}
+	fleet[0].server.SetServing("part", true)
+	c.Wait("both to be called again", func() bool { return len(asked()) == 2 })
+	// The stream of a caller's health check must not hold up the end.
+	began := time.Now()
+	fleet[0].leave(t)
+	if took := time.Since(began); took > grpcserver.DefaultStopTimeout {
+		t.Errorf("the end took %s", took)
+	}
 }
 
 // TestGRPCThroughCrashes: calls to muster:///users, repeated by gRPC where that is
@@ -78,7 +126,7 @@ func TestGRPCThroughCrashes(t *testing.T) {
 	}
 	conn, err := grpc.NewClient("muster:///users?namespace=default", append(grpcresolver.DialOptions(newSDK(t, c)),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"`+grpcresolver.Policy+`":{}}],"methodConfig":[{"name":[{}],"retryPolicy":{
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"`+grpcresolver.Policy+`":{}}],"healthCheckConfig":{"serviceName":""},"methodConfig":[{"name":[{}],"retryPolicy":{
 			"maxAttempts":5,"initialBackoff":"0.02s","maxBackoff":"0.2s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}]}`))...)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +147,7 @@ func TestGRPCThroughCrashes(t *testing.T) {
 	more(100)
 	for range max(1, *rollingRounds/4) {
 		for n := range fleet {
-			fleet[n].leave()
+			fleet[n].leave(t)
 			fleet[n] = startGRPC(t, c, fmt.Sprintf("users-%d", n))
 		}
 	}

@@ -52,7 +52,7 @@ func TestReadmeProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := bufio.NewScanner(out)
-	for _, want := range []string{"registering <nil>", "registered <nil>", "ended <nil>"} {
+	for _, want := range []string{"registering <nil>", "registered <nil>", "draining <nil>", "ended <nil>"} {
 		if !lines.Scan() || lines.Text() != want {
 			t.Fatalf("it printed %q (%v), want %q", lines.Text(), lines.Err(), want)
 		}

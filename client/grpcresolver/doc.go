@@ -32,8 +32,15 @@
 // emptiness that nobody wanted; see client.Watch. Until something is known of the
 // service its calls wait or fail as their wait-for-ready says.
 //
-// It is not a health checker: gRPC's client-side health checking can be switched on
-// in the service config.
+// It is not a health checker: gRPC's own client-side health checking is switched on by
+// a healthCheckConfig in the service config ({"serviceName": ""} is the server as a
+// whole), for servers such as those of package grpcserver.
+//
+// # Traces
+//
+// Where the standard variables of OpenTelemetry ask for traces the calls of
+// [DialOptions] are spans of the program's global tracer provider, and pass the trace
+// on in their metadata; else that costs nothing.
 //
 // Concurrency: all functions are safe for concurrent use. A resolver's goroutine ends
 // when its connection is closed, or the client.

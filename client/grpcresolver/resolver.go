@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/attributes"
+	_ "google.golang.org/grpc/health" // client-side health checking, for who switches it on
 	"google.golang.org/grpc/resolver"
 
 	"github.com/muster-registry/muster"
@@ -35,13 +36,14 @@ const firstWait = 5 * time.Second
 // globally, so that several clients may be used in one process.
 func New(c *client.Client) resolver.Builder { return &builder{c: c} }
 
-// DialOptions resolves by c and picks by Policy. An option that comes later, such as
-// another grpc.WithDefaultServiceConfig, goes before these.
+// DialOptions resolves by c, picks by Policy, and makes spans of calls where the
+// standard variables of OpenTelemetry ask for traces. An option that comes later, such
+// as another grpc.WithDefaultServiceConfig, goes before these.
 func DialOptions(c *client.Client) []grpc.DialOption {
-	return []grpc.DialOption{
+	return append([]grpc.DialOption{
 		grpc.WithResolvers(New(c)),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"` + Policy + `":{}}]}`),
-	}
+	}, traced()...)
 }
 
 // builder makes resolvers.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/node"
+	"github.com/muster-registry/muster/tracing"
 )
 
 func newServer(g *global) *cobra.Command {
@@ -70,12 +71,12 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 			if err != nil {
 				return err
 			}
-			tracing, stopTracing, err := startTracing(cmd.Context(), logger)
+			traced, stopTracing, err := tracing.Start(cmd.Context(), tracing.Config{Service: "muster", Version: version, Logger: logger})
 			if err != nil {
-				return err
+				return configError("traces: %w", err)
 			}
 			defer stopTracing()
-			cfg.Tracing = tracing
+			cfg.Tracing = traced
 			tuneGC()
 			n, err := node.New(cfg, node.Deps{Logger: logger})
 			if err != nil {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,6 +65,19 @@ func (s *traceSink) find(name, traceID string) *trace.Span {
 		}
 	}
 	return nil
+}
+
+// all returns the spans of a name and kind.
+func (s *traceSink) all(name string, kind trace.Span_SpanKind) []*trace.Span {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []*trace.Span
+	for _, span := range s.spans {
+		if span.Name == name && span.Kind == kind {
+			found = append(found, span)
+		}
+	}
+	return found
 }
 
 // TestTracing: with the standard variables a request is a span of its caller's
@@ -124,6 +139,54 @@ func TestTracing(t *testing.T) {
 	}
 	if len(sink.services) == 0 || sink.services[0] != "registry-of-a-test" {
 		t.Errorf("the service is named %v", sink.services)
+	}
+}
+
+// TestTracesThroughServices: a call of the gRPC example is one trace, of its caller
+// and of its server, whichever protocol the spans leave by.
+func TestTracesThroughServices(t *testing.T) {
+	sink := &traceSink{}
+	collecting := httptest.NewServer(sink)
+	defer collecting.Close()
+	node := newCluster(t, 1)[0]
+	node.start()
+	node.waitReady("?require=leader")
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collecting.URL)
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+	registry := strings.TrimPrefix(node.url, "http://")
+	for _, program := range []string{"server", "caller"} {
+		cmd := exec.Command(example(t, "grpc/"+program), "--registry", registry)
+		cmd.Stdout = io.Discard
+		begin(t, cmd, &syncBuffer{})
+	}
+	const method = "users.UserService/GetUser"
+	var client, server *trace.Span
+	waitFor(t, "the spans of both ends of a call", func() bool {
+		for _, c := range sink.all(method, trace.Span_SPAN_KIND_CLIENT) {
+			for _, s := range sink.all(method, trace.Span_SPAN_KIND_SERVER) {
+				if string(s.ParentSpanId) == string(c.SpanId) {
+					client, server = c, s
+				}
+			}
+		}
+		return server != nil
+	})
+	if string(client.TraceId) != string(server.TraceId) {
+		t.Errorf("the trace is %x at the caller and %x at the server", client.TraceId, server.TraceId)
+	}
+	// The server's registration is a span of its own; health checks are none.
+	waitFor(t, "the span of a request to the registry", func() bool { return len(sink.all("HTTP POST", trace.Span_SPAN_KIND_CLIENT)) > 0 })
+	sink.mu.Lock()
+	defer sink.mu.Unlock()
+	for _, name := range []string{"users", "users-caller"} {
+		if !slices.Contains(sink.services, name) {
+			t.Errorf("none of %q is %s", sink.services, name)
+		}
+	}
+	for _, s := range sink.spans {
+		if strings.HasPrefix(s.Name, "grpc.health") {
+			t.Errorf("a health check made a span: %s", s.Name)
+		}
 	}
 }
 

@@ -19,12 +19,14 @@ import (
 	"github.com/muster-registry/muster/client"
 	"github.com/muster-registry/muster/client/grpcresolver"
 	"github.com/muster-registry/muster/examples/grpc/users"
+	"github.com/muster-registry/muster/tracing"
 )
 
 // retries has gRPC send a call again on another instance where the first could not
-// answer it.
+// answer it, and ask each instance itself whether it is well.
 const retries = `{
 	"loadBalancingConfig": [{"` + grpcresolver.Policy + `": {}}],
+	"healthCheckConfig": {"serviceName": "users.UserService"},
 	"methodConfig": [{
 		"name": [{"service": "users.UserService"}],
 		"waitForReady": true,
@@ -49,6 +51,12 @@ func main() {
 
 // call calls until ctx ends.
 func call(ctx context.Context, registry string, every time.Duration) error {
+	// Where the OTEL_* variables ask for traces.
+	_, stopTraces, err := tracing.Start(ctx, tracing.Config{Service: "users-caller"})
+	if err != nil {
+		return fmt.Errorf("traces: %w", err)
+	}
+	defer stopTraces()
 	c, err := client.New(client.Config{Addrs: strings.Split(registry, ",")})
 	if err != nil {
 		return fmt.Errorf("the registry: %w", err)

@@ -15,13 +15,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/health"
-	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/client"
+	"github.com/muster-registry/muster/client/grpcserver"
 	"github.com/muster-registry/muster/examples/grpc/users"
+	"github.com/muster-registry/muster/tracing"
 )
 
 func main() {
@@ -52,17 +52,25 @@ func (s *service) GetUser(_ context.Context, r *users.GetUserRequest) (*users.Us
 }
 
 // serve answers calls until ctx ends, and none of them is cut off. The registry's own
-// nodes ask grpc.health.v1 whether it is well.
+// nodes, and callers that want to, ask grpc.health.v1 whether it is well.
 func serve(ctx context.Context, registry, listen, id string) error {
+	// Where the OTEL_* variables ask for traces.
+	_, stopTraces, err := tracing.Start(ctx, tracing.Config{Service: "users"})
+	if err != nil {
+		return fmt.Errorf("traces: %w", err)
+	}
+	defer stopTraces()
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}
 	at := l.Addr().(*net.TCPAddr)
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpcserver.Options()...)
 	users.RegisterUserServiceServer(server, &service{id: id, names: []string{"ada", "grace", "barbara"}})
-	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
-
+	healthy, err := grpcserver.New(server, grpcserver.Config{Logger: slog.Default()})
+	if err != nil {
+		return err
+	}
 	c, err := client.New(client.Config{Addrs: strings.Split(registry, ",")})
 	if err != nil {
 		return fmt.Errorf("the registry: %w", err)
@@ -75,14 +83,6 @@ func serve(ctx context.Context, registry, listen, id string) error {
 	if err != nil {
 		return fmt.Errorf("registering: %w", err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
 	slog.Info("serving", "id", id, "address", at.String())
-	select {
-	case err := <-served:
-		return fmt.Errorf("serving: %w", err)
-	case <-session.Done(): // first out of the registry, then out of work
-	}
-	server.GracefulStop()
-	return <-served
+	return healthy.Serve(l, session)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster/client"
+	"github.com/muster-registry/muster/tracing"
 )
 
 func main() {
@@ -33,6 +34,12 @@ func main() {
 // call calls until ctx ends. An instance that dies is no reason for a call to fail:
 // another one is asked.
 func call(ctx context.Context, registry string, every time.Duration) error {
+	// Where the OTEL_* variables ask for traces.
+	_, stopTraces, err := tracing.Start(ctx, tracing.Config{Service: "greetings-caller"})
+	if err != nil {
+		return fmt.Errorf("traces: %w", err)
+	}
+	defer stopTraces()
 	c, err := client.New(client.Config{Addrs: strings.Split(registry, ",")})
 	if err != nil {
 		return fmt.Errorf("the registry: %w", err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/client"
+	"github.com/muster-registry/muster/tracing"
 )
 
 func main() {
@@ -34,6 +35,12 @@ func main() {
 
 // serve answers requests until ctx ends, and none of them is cut off.
 func serve(ctx context.Context, registry, listen, id string) error {
+	// Where the OTEL_* variables ask for traces.
+	_, stopTraces, err := tracing.Start(ctx, tracing.Config{Service: "greetings"})
+	if err != nil {
+		return fmt.Errorf("traces: %w", err)
+	}
+	defer stopTraces()
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
