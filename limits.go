@@ -51,6 +51,9 @@ const (
 	MaxListsInWork   = 4
 	MaxBackupsInWork = 4
 	MaxScrapesInWork = 4
+	// MaxApplyGap is how many entries of the log a node may be behind before it
+	// refuses registrations.
+	MaxApplyGap = 5000
 )
 
 // The limits of times.
@@ -74,6 +77,11 @@ const (
 	DefaultFall        = 3
 	DefaultRise        = 1
 	MaxFallRise        = 100
+	// MaxProposalWait is how long operations may wait to be proposed, more of them
+	// than one log entry holds, before the leader refuses registrations;
+	// MaxProposalStall, how long few of them may.
+	MaxProposalWait  = 250 * time.Millisecond
+	MaxProposalStall = time.Second
 )
 
 // Limits is what GET /v1/limits shows. Sizes are bytes.
@@ -107,11 +115,16 @@ type Limits struct {
 	Connections           int `json:"connections"`
 	// WritesInWork and what follows are how many requests of a class a node works on
 	// at once.
-	WritesInWork     int      `json:"writes_in_work"`
-	ReadsInWork      int      `json:"reads_in_work"`
-	ListsInWork      int      `json:"lists_in_work"`
-	BackupsInWork    int      `json:"backups_in_work"`
-	ScrapesInWork    int      `json:"scrapes_in_work"`
+	WritesInWork  int `json:"writes_in_work"`
+	ReadsInWork   int `json:"reads_in_work"`
+	ListsInWork   int `json:"lists_in_work"`
+	BackupsInWork int `json:"backups_in_work"`
+	ScrapesInWork int `json:"scrapes_in_work"`
+	// ApplyGap is in log entries; the other two are how long an operation waits to be
+	// proposed. Beyond them registrations are refused.
+	ApplyGap         int      `json:"apply_gap"`
+	ProposalWait     Duration `json:"proposal_wait"`
+	ProposalStall    Duration `json:"proposal_stall"`
 	SnapshotBytes    int      `json:"snapshot_bytes"`
 	InstancesPerPick int      `json:"instances_per_pick"`
 	MinTTL           Duration `json:"min_ttl"`
@@ -141,6 +154,7 @@ func CurrentLimits() Limits {
 		StreamsPerAddress:     DefaultStreamsPerAddress,
 		ConnectionsPerAddress: DefaultConnectionsPerAddress, Connections: MaxConnections,
 		WritesInWork: MaxWritesInWork, ReadsInWork: MaxReadsInWork, ListsInWork: MaxListsInWork, BackupsInWork: MaxBackupsInWork, ScrapesInWork: MaxScrapesInWork,
+		ApplyGap: MaxApplyGap, ProposalWait: Duration(MaxProposalWait), ProposalStall: Duration(MaxProposalStall),
 		SnapshotBytes: MaxSnapshotBytes,
 		MinTTL:        Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
 		DefaultWait: Duration(DefaultWait), MaxWait: Duration(MaxWait),

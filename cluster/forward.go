@@ -113,7 +113,7 @@ func (n *Node) callPropose(ctx context.Context, to route, parts []part) []outcom
 	segments := make([]segment, len(parts))
 	ops, last := 0, now
 	for i, p := range parts {
-		segments[i] = segment{remaining: p.call.deadline.Sub(now), ops: p.call.ops[p.from:p.to]}
+		segments[i] = segment{remaining: p.call.deadline.Sub(now), ops: p.call.ops[p.from:p.to], vital: p.call.vital}
 		ops += p.to - p.from
 		if p.call.deadline.After(last) {
 			last = p.call.deadline
@@ -171,7 +171,7 @@ func (n *Node) handlePropose(ctx context.Context, _ peer.Hello, body []byte) ([]
 	now := time.Now()
 	calls := make([]*call, len(segments))
 	for i, s := range segments {
-		calls[i] = &call{ops: s.ops, here: true, deadline: now.Add(s.remaining)}
+		calls[i] = &call{ops: s.ops, here: true, vital: s.vital, deadline: now.Add(s.remaining)}
 	}
 	var outs []outcome
 	for _, c := range n.addAll(calls) {
@@ -182,16 +182,21 @@ func (n *Node) handlePropose(ctx context.Context, _ peer.Hello, body []byte) ([]
 
 // addAll queues the calls before waiting for any of them.
 func (n *Node) addAll(calls []*call) []*call {
+	behind := n.behind()
 	for _, c := range calls {
 		why := fateOverloaded
-		if n.full() {
+		switch {
+		case n.full():
 			why = fateDiskFull
+		case len(c.ops) == 0:
+		case behind && !c.vital, !n.queue.add(c):
+			n.metrics.refused(c)
+		default:
+			continue
 		}
-		if len(c.ops) == 0 || why == fateDiskFull || !n.queue.add(c) {
-			c.out = refuseAll(c, why, "")
-			c.done = make(chan struct{})
-			close(c.done)
-		}
+		c.out = refuseAll(c, why, "")
+		c.done = make(chan struct{})
+		close(c.done)
 	}
 	return calls
 }

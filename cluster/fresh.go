@@ -173,12 +173,13 @@ func (n *Node) askFresh(ctx context.Context, strict bool) (struct{}, error) {
 
 // freshAnswer is what a leader with an open session says: when index is applied,
 // the state is as current as the leader knew to be age ago. Beside it come the
-// leader's API address and what it knows of the members.
+// leader's API address, what it knows of the members, and whether it is behind.
 type freshAnswer struct {
 	term, index uint64
 	age         time.Duration
 	leader, api string
 	members     []memberState
+	behind      bool // the leader takes no registrations just now
 }
 
 func (a *freshAnswer) encode() []byte {
@@ -191,6 +192,7 @@ func (a *freshAnswer) encode() []byte {
 	for _, s := range a.members {
 		m.bytes(6, s.encode())
 	}
+	m.bool(7, a.behind)
 	return m
 }
 
@@ -214,6 +216,8 @@ func decodeFresh(b []byte) (*freshAnswer, error) {
 				return err
 			}
 			a.members = append(a.members, s)
+		case 7:
+			a.behind = v != 0
 		}
 		return nil
 	})
@@ -245,7 +249,7 @@ func (n *Node) handleFresh(ctx context.Context, _ peer.Hello, body []byte) ([]by
 			return nil, n.noLeader("the majority does not answer").WithCause(err)
 		}
 	}
-	a := &freshAnswer{term: s.term, leader: n.id, api: n.apiAddr, members: n.book.states()}
+	a := &freshAnswer{term: s.term, leader: n.id, api: n.apiAddr, members: n.book.states(), behind: n.behind()}
 	majority := s.lastMajority()
 	a.index = n.raft.Load().CommitIndex()
 	if n.CurrentTerm() != s.term {

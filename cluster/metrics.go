@@ -18,7 +18,7 @@ type metrics struct {
 	nudges        prometheus.Counter
 	fastElections prometheus.Counter
 	confirms      prometheus.Counter
-	shed          prometheus.Counter
+	shed          *prometheus.CounterVec
 	changes       prometheus.Counter
 }
 
@@ -34,8 +34,11 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 		fastElections: counter("muster_cluster_fast_elections_total", "Elections this node began because the leader's process was gone."),
 		forwardOps:    counter("muster_cluster_forward_operations_total", "Operations passed on to the leader."),
 		confirms:      counter("muster_cluster_confirm_rounds_total", "Rounds in which this node as leader asked the voters for their term."),
-		shed:          counter("muster_cluster_shed_operations_total", "Operations refused because too many were waiting."),
-		changes:       counter("muster_cluster_membership_changes_total", "Changes of membership this node as leader set about."),
+		shed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "muster_cluster_shed_operations_total",
+			Help: "Operations refused because too many were waiting, or had waited too long, by class: writes before what is vital.",
+		}, []string{"class"}),
+		changes: counter("muster_cluster_membership_changes_total", "Changes of membership this node as leader set about."),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "muster_cluster_commit_seconds", Help: "Time from giving an entry to raft until it was applied here.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
@@ -44,6 +47,9 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 			Name: "muster_cluster_entry_operations", Help: "Operations packed into one log entry.",
 			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000},
 		}),
+	}
+	for _, class := range []string{"vital", "write"} {
+		m.shed.WithLabelValues(class) // shown from the start
 	}
 	if reg == nil {
 		return m, nil
@@ -103,6 +109,15 @@ func (m *metrics) gauges(n *Node) []prometheus.Collector {
 			return 0
 		}),
 		gauge("muster_cluster_queue_operations", "Operations that wait to be proposed.", func() float64 { return float64(n.queue.waiting()) }),
+		gauge("muster_cluster_proposal_wait_seconds", "How long the oldest operation has waited here to be proposed, while it could have been.",
+			func() float64 { return n.queue.backlog(time.Now()).wait.Seconds() }),
+		gauge("muster_cluster_apply_gap_entries", "Entries of the log that are committed and not applied here.", func() float64 { return float64(n.applyGap()) }),
+		gauge("muster_cluster_overloaded", "1 while this node refuses registrations because it, or the leader, has fallen behind.", func() float64 {
+			if n.Overloaded() != nil {
+				return 1
+			}
+			return 0
+		}),
 		gauge("muster_cluster_voters", "Members that vote.", func() float64 { return float64(len(n.voters())) }),
 		gauge("muster_cluster_voters_alive", "Members that vote and that gossip finds alive, this one included.", func() float64 {
 			members, alive := n.gossip.members(), 0

@@ -33,6 +33,12 @@ func (n *Node) Propose(ctx context.Context, ops [][]byte) []Outcome {
 	return n.traced(ctx, &call{ops: ops})
 }
 
+// ProposeVital is Propose for what makes the registry truer or smaller: it goes
+// before what else waits, and is not refused where the leader is behind.
+func (n *Node) ProposeVital(ctx context.Context, ops [][]byte) []Outcome {
+	return n.traced(ctx, &call{ops: ops, vital: true})
+}
+
 // ProposeAs has the leader's own decisions applied: by this node, while its open
 // session is that of term, or not at all.
 func (n *Node) ProposeAs(ctx context.Context, term uint64, ops [][]byte) []Outcome {
@@ -57,8 +63,8 @@ func (n *Node) propose(ctx context.Context, c *call) []Outcome {
 	ctx, cancel := within(ctx)
 	defer cancel()
 	c.deadline, _ = ctx.Deadline()
-	if !n.queue.add(c) {
-		n.metrics.shed.Add(float64(len(c.ops)))
+	if c.list() > 0 && n.Overloaded() != nil || !n.queue.add(c) {
+		n.metrics.refused(c)
 		return n.inWords(refuseAll(c, fateOverloaded, ""), muster.CodeOverloaded)
 	}
 	select {
@@ -132,7 +138,7 @@ func (n *Node) notApplied(code muster.Code, detail string) error {
 	case muster.CodeBodyTooLarge:
 		return muster.Errorf(code, "%s", detail)
 	case muster.CodeOverloaded:
-		return muster.Errorf(code, "too many writes are waiting").WithRetryAfter(jitter(time.Second))
+		return overloaded("the leader has more writes waiting than it can log in time")
 	case muster.CodeShuttingDown:
 		return muster.Errorf(code, "this node is stopping").WithRetryAfter(jitter(time.Second))
 	}
@@ -181,6 +187,9 @@ func (n *Node) shipNext(ctx context.Context) bool {
 	n.queue.refuse(func(c *call) bool {
 		return c.here && (s == nil || (c.term != 0 && c.term != s.term))
 	}, outcome{fate: fateRefused})
+	if s == nil || n.holding.Load() {
+		n.queue.closed(time.Now())
+	}
 	switch {
 	case s != nil && n.local.Load() < localDepth && !n.holding.Load() && n.retryDue():
 		parts := n.queue.take(func(*call) bool { return true })

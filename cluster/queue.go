@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -44,6 +45,7 @@ type call struct {
 	deadline time.Time
 	term     uint64 // when not 0: only by the session of this term
 	here     bool   // only by this node: it was forwarded already, or is the session's own
+	vital    bool   // goes before registrations, and is not refused where they are
 
 	done chan struct{} // closed when every operation has its outcome
 
@@ -53,7 +55,8 @@ type call struct {
 	// ops[:from] have their outcome, ops[from:next] are under way, ops[next:end]
 	// wait, ops[end:] were refused.
 	from, next, end int
-	gone            bool // the caller has left
+	since           time.Time // when it came to wait
+	gone            bool      // the caller has left
 }
 
 // part is a run of operations of one call: ops[from:to].
@@ -67,25 +70,37 @@ type opQueue struct {
 	wake chan struct{} // of size 1: something changed for whoever ships
 
 	mu    sync.Mutex
-	calls []*call // guarded by mu: those with something to ship, oldest first
-	ops   int     // guarded by mu: operations that wait
-	bytes int     // guarded by mu: and their size
+	lists [2][]*call // guarded by mu: those with something to ship, the vital ones and the others, oldest first
+	ops   int        // guarded by mu: operations that wait
+	bytes int        // guarded by mu: and their size
+	open  time.Time  // guarded by mu: until then there was no way on, whatever the load
 }
 
 func newOpQueue() *opQueue { return &opQueue{wake: make(chan struct{}, 1)} }
 
 // room is the share of the queue that may be full for c to come in: batches, of
-// which few fill it, leave a quarter to those who write one thing, a deregistration
-// perhaps; and all others leave something to what the leader itself decides, so
-// that leases end under any load.
+// which few fill it, leave an eighth to those who write one thing; all registrations
+// leave another to what is vital; and all of that leaves something to what the
+// leader itself decides, so that leases end under any load.
 func (c *call) room() (ops, bytes int) {
+	eighths := 7
 	switch {
 	case c.term != 0:
-		return maxQueueOps + maxQueueOps/8, maxQueueBytes + maxQueueBytes/8
+		eighths = 9
+	case c.vital:
+		eighths = 8
 	case len(c.ops) > 1 && !c.here:
-		return maxQueueOps / 4 * 3, maxQueueBytes / 4 * 3
+		eighths = 6
 	}
-	return maxQueueOps, maxQueueBytes
+	return maxQueueOps / 8 * eighths, maxQueueBytes / 8 * eighths
+}
+
+// list is where c waits: what is vital, and what the leader decides, goes first.
+func (c *call) list() int {
+	if c.vital || c.term != 0 {
+		return 0
+	}
+	return 1
 }
 
 // add lets c wait its turn; false: the queue is full. A call is never too large
@@ -94,6 +109,7 @@ func (q *opQueue) add(c *call) bool {
 	c.done = make(chan struct{})
 	c.out = make([]outcome, len(c.ops))
 	c.end = len(c.ops)
+	c.since = time.Now()
 	size := sizeOf(c.ops)
 	ops, bytes := c.room()
 	q.mu.Lock()
@@ -101,7 +117,7 @@ func (q *opQueue) add(c *call) bool {
 	if q.ops > 0 && (q.ops+len(c.ops) > ops || q.bytes+size > bytes) {
 		return false
 	}
-	q.calls = append(q.calls, c)
+	q.lists[c.list()] = append(q.lists[c.list()], c)
 	q.ops += len(c.ops)
 	q.bytes += size
 	poke(q.wake)
@@ -129,40 +145,57 @@ func (q *opQueue) waiting() int {
 func (q *opQueue) take(fit func(*call) bool) []part {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var parts []part
-	count, size := 0, 0
-	keep := q.calls[:0]
-	for i, c := range q.calls {
-		if count >= MaxEntryOps || size >= maxEntryBytes {
-			keep = append(keep, q.calls[i:]...)
+	e := &entry{fit: fit}
+	for i, calls := range q.lists {
+		q.lists[i] = e.fill(calls)
+	}
+	for _, p := range e.parts {
+		q.ops -= p.to - p.from
+		q.bytes -= sizeOf(p.call.ops[p.from:p.to])
+	}
+	return e.parts
+}
+
+// entry is what take gathers.
+type entry struct {
+	fit         func(*call) bool
+	parts       []part
+	count, size int
+}
+
+func (e *entry) full() bool { return e.count >= MaxEntryOps || e.size >= maxEntryBytes }
+
+// fill takes what fits of the calls, and returns those with something left.
+func (e *entry) fill(calls []*call) []*call {
+	keep := calls[:0]
+	for i, c := range calls {
+		if e.full() {
+			keep = append(keep, calls[i:]...)
 			break
 		}
-		if c.from < c.next || !fit(c) {
+		if c.from < c.next || !e.fit(c) {
 			keep = append(keep, c)
 			continue
 		}
-		for c.next < c.end && count < MaxEntryOps {
+		for c.next < c.end && e.count < MaxEntryOps {
 			n := len(c.ops[c.next]) + opOverhead
-			if size+n > maxEntryBytes && count > 0 {
-				size = maxEntryBytes // full: what follows must not overtake
+			if e.size+n > maxEntryBytes && e.count > 0 {
+				e.size = maxEntryBytes // full: what follows must not overtake
 				break
 			}
 			c.next++
-			count++
-			size += n
+			e.count++
+			e.size += n
 		}
 		if c.next > c.from {
-			parts = append(parts, part{c, c.from, c.next})
-			q.ops -= c.next - c.from
-			q.bytes -= sizeOf(c.ops[c.from:c.next])
+			e.parts = append(e.parts, part{c, c.from, c.next})
 		}
 		if c.next < c.end {
 			keep = append(keep, c)
 		}
 	}
-	clear(q.calls[len(keep):])
-	q.calls = keep
-	return parts
+	clear(calls[len(keep):])
+	return keep
 }
 
 // settle records what became of parts that were taken: outs holds one outcome per
@@ -170,16 +203,18 @@ func (q *opQueue) take(fit func(*call) bool) []part {
 func (q *opQueue) settle(parts []part, outs []outcome) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var again []*call
+	var again [len(q.lists)][]*call
 	for _, p := range parts {
 		n := p.to - p.from
 		if q.settlePart(p, outs[:n]) {
-			again = append(again, p.call)
+			again[p.call.list()] = append(again[p.call.list()], p.call)
 		}
 		outs = outs[n:]
 	}
-	if len(again) > 0 {
-		q.calls = append(again, q.calls...)
+	for i, calls := range again {
+		if len(calls) > 0 {
+			q.lists[i] = append(calls, q.lists[i]...)
+		}
 	}
 	poke(q.wake)
 }
@@ -227,11 +262,9 @@ func (q *opQueue) leave(c *call) []outcome {
 		c.out[i] = outcome{fate: fateUnknown, detail: "the answer did not come in time"}
 	}
 	q.drop(c, outcome{fate: fateNotApplied})
-	for i, other := range q.calls {
-		if other == c {
-			q.calls = append(q.calls[:i], q.calls[i+1:]...)
-			break
-		}
+	list := &q.lists[c.list()]
+	if i := slices.Index(*list, c); i >= 0 {
+		*list = slices.Delete(*list, i, i+1)
 	}
 	return c.out
 }
@@ -250,17 +283,16 @@ func (q *opQueue) drop(c *call, o outcome) {
 func (q *opQueue) refuse(match func(*call) bool, o outcome) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	keep := q.calls[:0]
-	for _, c := range q.calls {
-		if !match(c) {
-			keep = append(keep, c)
-			continue
-		}
-		q.drop(c, o)
-		if c.from == c.end {
-			close(c.done)
-		}
+	for i, calls := range q.lists {
+		q.lists[i] = slices.DeleteFunc(calls, func(c *call) bool {
+			if !match(c) {
+				return false
+			}
+			q.drop(c, o)
+			if c.from == c.end {
+				close(c.done)
+			}
+			return true
+		})
 	}
-	clear(q.calls[len(keep):])
-	q.calls = keep
 }

@@ -82,8 +82,13 @@ func TestQueueKeepsRoom(t *testing.T) {
 	}
 	for q.add(callOf(1, 1)) {
 	}
+	if q.ops != maxQueueOps/8*7 {
+		t.Errorf("single writes fill %d places, want %d", q.ops, maxQueueOps/8*7)
+	}
+	for q.add(vitalCall()) {
+	}
 	if q.ops != maxQueueOps {
-		t.Errorf("single writes fill %d places, want %d", q.ops, maxQueueOps)
+		t.Errorf("with what is vital %d places are full, want %d", q.ops, maxQueueOps)
 	}
 	decided := callOf(100, 1)
 	decided.term = 7
@@ -111,6 +116,7 @@ type queueModel struct {
 
 func (m *queueModel) add(t *rapid.T) {
 	c := callOf(rapid.IntRange(1, 3000).Draw(t, "ops"), 8)
+	c.vital = rapid.Bool().Draw(t, "vital")
 	if m.q.add(c) {
 		m.waiting = append(m.waiting, c)
 		m.shipped[c] = make(map[int]fate)
@@ -171,7 +177,7 @@ func (m *queueModel) leave(t *rapid.T) {
 
 func (m *queueModel) check(t *rapid.T) {
 	ops := 0
-	for _, c := range m.q.calls {
+	for _, c := range slices.Concat(m.q.lists[:]...) {
 		ops += c.end - c.next
 	}
 	if ops != m.q.ops || m.q.ops < 0 || m.q.bytes < 0 {

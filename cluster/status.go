@@ -164,20 +164,29 @@ type book struct {
 	at          time.Time
 	members     map[string]memberState
 	leader, api string
+	behind      bool
 }
 
 // learn takes in the answer of a leader.
 func (b *book) learn(a *freshAnswer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.leader, b.api = a.leader, a.api
+	b.leader, b.api, b.behind = a.leader, a.api, a.behind
 	b.set(a.members)
+}
+
+// saysBehind reports whether the leader said of late that it takes no registrations.
+func (b *book) saysBehind() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.behind && time.Since(b.at) < leaderWordFor
 }
 
 // record takes in what this node, leading, has found out itself.
 func (b *book) record(members []memberState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.behind = false
 	b.set(members)
 }
 

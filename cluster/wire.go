@@ -57,10 +57,12 @@ func decodeNotLeader(b []byte) (*notLeader, error) {
 	return l, err
 }
 
-// segment is what one caller wants proposed: its operations and how long he waits.
+// segment is what one caller wants proposed: his operations, how long he waits, and
+// whether they go before others.
 type segment struct {
 	remaining time.Duration
 	ops       [][]byte
+	vital     bool
 }
 
 // encodePropose writes the request of method propose.
@@ -78,6 +80,7 @@ func encodePropose(segments []segment) []byte {
 		for _, op := range s.ops {
 			in.bytes(2, op)
 		}
+		in.bool(3, s.vital)
 		out.bytes(1, in)
 	}
 	return out
@@ -98,6 +101,8 @@ func decodePropose(b []byte) ([]segment, error) {
 			case 2:
 				s.ops = append(s.ops, b)
 				ops++
+			case 3:
+				s.vital = v != 0
 			}
 			return nil
 		})

@@ -62,7 +62,7 @@ func FuzzMeta(f *testing.F) {
 }
 
 func TestCallsReadBack(t *testing.T) {
-	segments := []segment{{time.Second, [][]byte{[]byte("a"), {}, []byte("c")}}, {0, [][]byte{[]byte("d")}}}
+	segments := []segment{{time.Second, [][]byte{[]byte("a"), {}, []byte("c")}, false}, {0, [][]byte{[]byte("d")}, true}}
 	if got, err := decodePropose(encodePropose(segments)); err != nil || !reflect.DeepEqual(got, segments) {
 		t.Errorf("segments read back %v, %v", got, err)
 	}
@@ -74,7 +74,7 @@ func TestCallsReadBack(t *testing.T) {
 	if _, got, err := decodeOutcomes(l.encode()); err != nil || *got != *l {
 		t.Errorf("redirection reads back %v, %v", got, err)
 	}
-	a := &freshAnswer{term: 3, index: 9, age: time.Millisecond, leader: "l", api: "a:1", members: []memberState{{"m", 8, -1}, {"o", 9, 0}, {"p", 7, time.Second}}}
+	a := &freshAnswer{term: 3, index: 9, age: time.Millisecond, leader: "l", api: "a:1", members: []memberState{{"m", 8, -1}, {"o", 9, 0}, {"p", 7, time.Second}}, behind: true}
 	if got, err := decodeFresh(a.encode()); err != nil || !reflect.DeepEqual(got, a) {
 		t.Errorf("freshness reads back %+v, %v", got, err)
 	}
@@ -85,7 +85,7 @@ func TestCallsReadBack(t *testing.T) {
 }
 
 func FuzzCalls(f *testing.F) {
-	f.Add(encodePropose([]segment{{time.Second, [][]byte{[]byte("a")}}}))
+	f.Add(encodePropose([]segment{{time.Second, [][]byte{[]byte("a")}, true}}))
 	f.Add(encodeOutcomes([]outcome{{fate: fateApplied, result: []byte("r")}}))
 	f.Add((&notLeader{"id", "addr:1"}).encode())
 	f.Add((&freshAnswer{term: 1, index: 2, members: []memberState{{"m", 8, 0}}}).encode())

@@ -51,12 +51,14 @@ type crowd struct {
 	t        *testing.T
 	server   *httpapi.Server
 	registry *stuckRegistry
+	cluster  *members
 	metrics  *prometheus.Registry
 }
 
 func newCrowd(t *testing.T) *crowd {
-	c := &crowd{t: t, registry: &stuckRegistry{newMemory(), map[string]chan struct{}{}}, metrics: prometheus.NewRegistry()}
+	c := &crowd{t: t, registry: &stuckRegistry{newMemory(), map[string]chan struct{}{}}, cluster: newMembers(), metrics: prometheus.NewRegistry()}
 	deps := depsOf(nowhere{}, c.registry.memory)
+	deps.Cluster = c.cluster
 	deps.Registry, deps.Registerer, deps.Gatherer = c.registry, c.metrics, c.metrics
 	var err error
 	if c.server, err = httpapi.New(httpapi.Config{}, deps); err != nil {
@@ -162,6 +164,30 @@ func TestListsAreShedFirst(t *testing.T) {
 		if got := c.shed("read") + c.shed("write") + c.shed("vital"); got != 0 {
 			t.Errorf("%v others were shed", got)
 		}
+	})
+}
+
+// TestRegistrationsAreRefusedBehindALeaderThatIsBehind: before their bodies are
+// looked at; renewals, deregistrations and reads go on.
+func TestRegistrationsAreRefusedBehindALeaderThatIsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t)
+		c.want("PUT", inst, okBody, 201)
+		c.cluster.setBehind(muster.Errorf(muster.CodeOverloaded, "the leader is behind").WithRetryAfter(3 * time.Second))
+		w, _ := c.send("PUT", inst, "this is not read")
+		if w.Code != 503 || !strings.Contains(w.Body.String(), `"code":"overloaded"`) || w.Header().Get("Retry-After") != "3" {
+			t.Errorf("a registration: got %d %v %s", w.Code, w.Header(), w.Body)
+		}
+		c.want("POST", "/v1/batch/register", `{"instances":[]}`, 503)
+		if got := c.shed("write"); got != 2 {
+			t.Errorf("%v writes are counted as shed, want 2", got)
+		}
+		c.want("PUT", inst+"/heartbeat", "", 200)
+		c.want("GET", service, "", 200)
+		c.want("GET", "/v1/services", "", 200)
+		c.want("DELETE", inst, "", 204)
+		c.cluster.setBehind(nil)
+		c.want("PUT", inst, okBody, 201)
 	})
 }
 

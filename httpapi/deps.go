@@ -60,6 +60,9 @@ type Cluster interface {
 	// Freshness is how old a local read may be, and whether the node has caught up
 	// since its start, that is whether it answers reads at all.
 	Freshness() (stale time.Duration, ready bool)
+	// Overloaded is why no registration is taken just now; nil where they are. It is
+	// called for every write.
+	Overloaded() error
 	// Status is what GET /v1/cluster shows.
 	Status() muster.Cluster
 	// TransferLeadership hands leadership to a member, to any fit one if to is

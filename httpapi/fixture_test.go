@@ -23,6 +23,7 @@ type members struct {
 	leader string
 	ready  bool
 	ids    []string
+	behind error // what Overloaded answers
 }
 
 func newMembers() *members {
@@ -42,6 +43,18 @@ func (m *members) Freshness() (time.Duration, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return 42 * time.Millisecond, m.ready
+}
+
+func (m *members) Overloaded() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.behind
+}
+
+func (m *members) setBehind(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.behind = err
 }
 
 func (m *members) set(leader string, ready bool) {

@@ -270,6 +270,12 @@ func (s *Server) answer(c *call) error {
 	}
 	c.values = v
 	g := s.metrics.gates[c.route.class]
+	if c.route.class == classWrite {
+		if err := s.cluster.Overloaded(); err != nil {
+			g.shed.Inc()
+			return err
+		}
+	}
 	if !g.enter(c.r.Context()) {
 		return shed(c.route.class)
 	}

@@ -45,7 +45,7 @@ func (r *Registry) Restore(ctx context.Context, who muster.Caller, total uint64,
 		// Best effort: what is left is discarded by itself when it idles.
 		actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), chunkPatience)
 		defer cancel()
-		r.consensus.Propose(actx, [][]byte{fsm.Encode(fsm.RestoreAbort{ID: id})})
+		r.consensus.ProposeVital(actx, [][]byte{fsm.Encode(fsm.RestoreAbort{ID: id})})
 	}
 	return written(res), err
 }

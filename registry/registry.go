@@ -17,6 +17,9 @@ type Consensus interface {
 	// Propose has operations applied, from whichever node, and answers one outcome
 	// for each, in order.
 	Propose(ctx context.Context, ops [][]byte) []muster.Outcome
+	// ProposeVital is Propose for what goes before registrations, and is taken where
+	// they are refused.
+	ProposeVital(ctx context.Context, ops [][]byte) []muster.Outcome
 	// ReadIndex returns once this node's state reflects every write that was
 	// acknowledged before the call.
 	ReadIndex(ctx context.Context) error
@@ -83,7 +86,12 @@ func (r *Registry) settle(ctx context.Context, index uint64) {
 // propose has one operation applied and returns its result; a rejection of the
 // state machine is returned as its error beside the result, whose index is set.
 func (r *Registry) propose(ctx context.Context, op fsm.Op) (fsm.Result, error) {
-	res, err := r.result(r.consensus.Propose(ctx, [][]byte{fsm.Encode(op)})[0])
+	propose := r.consensus.Propose
+	switch op.(type) {
+	case fsm.Deregister, fsm.RevokeLease, fsm.SwitchGovernor, fsm.RestoreChunk, fsm.RestoreCommit:
+		propose = r.consensus.ProposeVital
+	}
+	res, err := r.result(propose(ctx, [][]byte{fsm.Encode(op)})[0])
 	r.settle(ctx, res.Index)
 	return res, err
 }

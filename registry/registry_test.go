@@ -30,6 +30,14 @@ type lone struct {
 	stale time.Duration // guarded by mu
 	ready bool          // guarded by mu
 	asked int           // guarded by mu: how often Refresh was called
+	vital int           // guarded by mu: operations that were proposed as vital
+}
+
+func (l *lone) ProposeVital(ctx context.Context, ops [][]byte) []muster.Outcome {
+	l.mu.Lock()
+	l.vital += len(ops)
+	l.mu.Unlock()
+	return l.Propose(ctx, ops)
 }
 
 func (l *lone) Propose(_ context.Context, ops [][]byte) []muster.Outcome {
@@ -108,7 +116,7 @@ func mustRegister(t *testing.T, r *registry.Registry, i *muster.Instance) muster
 }
 
 func TestRegisterReadDeregister(t *testing.T) {
-	r, _ := newRegistry(t)
+	r, l := newRegistry(t)
 	w := mustRegister(t, r, instance("web-1"))
 	if !w.Created || w.Index == 0 || w.Instance == nil || w.Instance.Status != muster.StatusUp {
 		t.Fatalf("got %+v", w)
@@ -136,7 +144,10 @@ func TestRegisterReadDeregister(t *testing.T) {
 	if _, err := r.ClearOverride(t.Context(), muster.Caller{}, k); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.Deregister(t.Context(), muster.Caller{Actor: "ip:1.2.3.4", Reason: "gone"}, k, 0, muster.Condition{}); err != nil {
+	if l.vital != 0 {
+		t.Error("a registration goes before others")
+	}
+	if _, err := r.Deregister(t.Context(), muster.Caller{Actor: "ip:1.2.3.4", Reason: "gone"}, k, 0, muster.Condition{}); err != nil || l.vital != 1 {
 		t.Error(err)
 	}
 	v, _, err = r.Service(t.Context(), web, nil, muster.ReadOptions{})
