@@ -1,6 +1,9 @@
 package muster
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Caller is who asks for a write, and why; both are kept in the journal.
 type Caller struct {
@@ -78,4 +81,17 @@ type Outcome struct {
 	// Err is nil, or an *Error: CodeNoLeader and CodeOverloaded where the operation
 	// was surely not applied, CodeOutcomeUnknown where nobody can say.
 	Err error
+}
+
+type requestKey struct{}
+
+// WithRequestID says in a context which request is being served, for the log.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestKey{}, id)
+}
+
+// RequestID is the id of the request that ctx serves; "" where it serves none.
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestKey{}).(string)
+	return id
 }

@@ -172,7 +172,7 @@ func TestLog(t *testing.T) {
 	v := service(4)
 	fail(t, b, epoch, v, "i000002", 5)
 	report(t, b, epoch.Add(11*time.Second), v, "i000002", balancer.Outcomes{Successes: 3})
-	const want = "level=INFO msg=\"instance ejected\" instance=default/web/i000002 cause=consecutive length=10s strikes=1\n" +
+	const want = "level=INFO msg=\"instance ejected\" instance=default/web/i000002 cause=consecutive duration=10s strikes=1\n" +
 		"level=INFO msg=\"instance readmitted\" instance=default/web/i000002\n"
 	if log.String() != want {
 		t.Errorf("got\n%swant\n%s", log.String(), want)

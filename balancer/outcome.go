@@ -108,7 +108,7 @@ func (b *Balancer) after(r *record, ch change) {
 	}
 	b.metrics.ejections[ch].Inc()
 	b.cfg.Logger.Info("instance ejected", instance, slog.String("cause", ejectionCauses[ch]),
-		slog.Duration("length", k.length), slog.Int("strikes", k.strikes))
+		slog.Duration("duration", k.length), slog.Int("strikes", k.strikes))
 }
 
 func (t tally) plus(o tally) tally {

@@ -242,7 +242,7 @@ func (g *gossip) NotifyConflict(existing, other *memberlist.Node) {
 		return
 	}
 	g.logger.Error("two nodes have the same id: one of them runs on a copy of the other's data directory, wipe the copy",
-		"node", existing.Name, "addr", existing.Address(), "other", other.Address())
+		"node", existing.Name, "addr", existing.Address(), "other_addr", other.Address())
 }
 
 // NodeMeta implements memberlist.Delegate.

@@ -173,7 +173,7 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	n.logger.Info("handing leadership over", "node", n.id, "to", to)
+	n.logger.InfoContext(ctx, "handing leadership over", "node", n.id, "member", to)
 	// What is under way when raft lets go would end in outcome_unknown.
 	n.holding.Store(true)
 	defer func() {

@@ -52,7 +52,7 @@ func (n *Node) reconcileMembers(ctx context.Context, term uint64) {
 		v := r.view(newcomers)
 		if c := v.next(); c.kind != changeNone {
 			if err := n.carryOut(ctx, term, c); err != nil {
-				n.logger.Warn("membership not changed", "change", string(c.kind), "member", c.id, "err", err)
+				n.logger.Warn("membership not changed", "kind", string(c.kind), "member", c.id, "err", err)
 			}
 		}
 		select {
@@ -273,7 +273,7 @@ func (n *Node) decide(ctx context.Context, term uint64, ops [][]byte) error {
 // between, the next leader finishes it, and a node that is out of the configuration
 // but not recorded would be taken for a newcomer.
 func (n *Node) carryOut(ctx context.Context, term uint64, c change) error {
-	n.logger.Info("changing the membership", "change", string(c.kind), "member", c.id, "addr", c.addr, "reason", c.reason)
+	n.logger.Info("changing the membership", "kind", string(c.kind), "member", c.id, "addr", c.addr, "reason", c.reason)
 	n.metrics.changes.Inc()
 	r := n.raft.Load()
 	id, addr := raft.ServerID(c.id), raft.ServerAddress(c.addr)

@@ -63,6 +63,10 @@ type call struct {
 	id     string
 	// status is that of the answer; 0 until there is one.
 	status int
+	// sent is how many bytes of the answer's body were written.
+	sent int64
+	// logged says that the access log has been decided to have it.
+	logged bool
 	// reads says that the request changes nothing of what is registered, whatever
 	// its method.
 	reads bool
@@ -145,7 +149,8 @@ func (c *call) deliver(body []byte) {
 	} else {
 		c.leave()
 	}
-	_, _ = c.w.Write(body) // the client may have gone: nothing is left to be done about it
+	n, _ := c.w.Write(body) // the client may have gone: nothing is left to be done about it
+	c.sent += int64(n)
 }
 
 // send writes the answer. The body is not kept.
@@ -181,7 +186,7 @@ func (c *call) fail(err error) {
 	err = c.coded(err)
 	p := problem.New(err, c.r.URL.EscapedPath(), c.id)
 	if p.Code == muster.CodeInternal {
-		c.s.log.Error("request failed", "request_id", c.id, "method", c.r.Method, "path", c.r.URL.Path, "err", err)
+		c.s.log.Error("request failed", c.ids(), "method", c.method(), "route", c.pattern(), "err", err)
 	}
 	if after := p.RetryAfter(); after != "" {
 		c.set(headerRetryAfter, after)
@@ -210,7 +215,7 @@ func (c *call) coded(err error) error {
 
 // caller is who makes the request. Headers are never believed.
 func (c *call) caller() (muster.Caller, error) {
-	who := muster.Caller{Actor: "ip:" + c.clientIP()}
+	who := muster.Caller{Actor: c.actor()}
 	if !c.values.has(paramReason) {
 		return who, nil
 	}
@@ -221,6 +226,9 @@ func (c *call) caller() (muster.Caller, error) {
 	who.Reason = reason
 	return who, nil
 }
+
+// actor is whom the journal and the log name.
+func (c *call) actor() string { return "ip:" + c.clientIP() }
 
 func (c *call) clientIP() string {
 	if from := c.remote(); from.IsValid() {
@@ -259,7 +267,7 @@ func (c *call) writeContext() (context.Context, context.CancelFunc, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithTimeout(c.r.Context(), d)
+	ctx, cancel := context.WithTimeout(muster.WithRequestID(c.r.Context(), c.id), d)
 	return ctx, cancel, nil
 }
 

@@ -219,17 +219,17 @@ func (c *conn) translate(b []byte) []byte {
 	default:
 		err = muster.Errorf(muster.CodeMalformedRequest, "the request line or a header is not well-formed HTTP/1.1")
 	}
-	return c.s.refusal(err)
+	return c.s.refusal(err, c.RemoteAddr())
 }
 
 // refusal is a whole answer for a request that no handler sees.
-func (s *Server) refusal(err *muster.Error) []byte {
+func (s *Server) refusal(err *muster.Error, from net.Addr) []byte {
 	id := s.newRequestID()
 	p := problem.New(err, "", id)
 	body := p.JSON()
 	leader, _ := s.cluster.Leader()
 	s.metrics.refused(p.Status)
-	s.log.Debug("request refused", "request_id", id, "status", p.Status, "code", string(p.Code))
+	s.accessRefused(id, p, from)
 	after := p.RetryAfter()
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "HTTP/1.1 %d %s\r\n", p.Status, http.StatusText(p.Status))

@@ -86,7 +86,10 @@ type Deps struct {
 	// Balancer chooses and learns, Tickets takes the reports on its tickets.
 	Balancer *balancer.Balancer
 	Tickets  Tickets
-	// Logger takes the access log at level debug; nil discards.
+	// LogLevels says how much the node logs.
+	LogLevels LogLevels
+	// Logger takes the access log, see Config.Access, and all requests at level
+	// debug; nil discards.
 	Logger *slog.Logger
 	// Registerer takes the room's own metrics, Gatherer is what /metrics shows;
 	// nil for none.

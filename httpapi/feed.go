@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -27,8 +28,12 @@ type feed struct {
 	conn   net.Conn
 	stream Stream
 	id     string // of the request
-	client string
+	actor  string
+	trace  string // the id of the trace; "" for none
 	start  time.Time
+	// logged says that the access log has the request, and is to have its end.
+	logged bool
+	sent   int64
 }
 
 // baseKey finds, in the context of a request, the context that ends when the
@@ -49,7 +54,7 @@ func (s *Server) startFeed(c *call, stream Stream, done func()) {
 		})
 		return
 	}
-	f := &feed{s: s, stream: stream, id: c.id, client: c.clientIP(), start: time.Now()}
+	f := &feed{s: s, stream: stream, id: c.id, actor: c.actor(), trace: c.traceID(), start: time.Now()}
 	h := c.w.Header()
 	h["Connection"] = []string{"close"}
 	h["Date"] = []string{time.Now().UTC().Format(http.TimeFormat)}
@@ -72,6 +77,8 @@ func (s *Server) startFeed(c *call, stream Stream, done func()) {
 		done()
 		return
 	}
+	c.logged = s.cfg.Access.samples()
+	f.logged = c.logged
 	s.arrive()
 	go f.run(base, done)
 }
@@ -107,7 +114,7 @@ func (f *feed) run(base context.Context, done func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			f.s.metrics.panics.Inc()
-			f.s.log.Error("stream panicked", "request_id", f.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			f.s.log.Error("stream panicked", requestIDs(f.id, f.trace), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 	}()
 	ctx, cancel := context.WithCancel(base)
@@ -121,7 +128,11 @@ func (f *feed) run(base context.Context, done func()) {
 		drop(f.conn)
 	})
 	err := pump(ctx, f.stream, f.write)
-	f.s.log.Debug("stream ended", "request_id", f.id, "took", time.Since(f.start), "client", f.client, "err", err)
+	level := slog.LevelDebug
+	if f.logged {
+		level = slog.LevelInfo
+	}
+	f.s.log.Log(base, level, "stream ended", requestIDs(f.id, f.trace), "duration", time.Since(f.start), "bytes", f.sent, "actor", f.actor, "err", err)
 }
 
 // pump has everything written that the stream has to tell, until it ends or its
@@ -150,7 +161,9 @@ func (f *feed) write() error {
 	defer feedBuffers.Put(b)
 	b.Reset(f.conn)
 	defer b.Reset(nil)
-	if _, err := f.stream.WriteTo(b); err != nil {
+	n, err := f.stream.WriteTo(b)
+	f.sent += n
+	if err != nil {
 		return err
 	}
 	return b.Flush()

@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"net"
 	"slices"
@@ -112,6 +113,29 @@ func (o ownTickets) Redeem(_ context.Context, ticket string, what balancer.Outco
 	return o.Balancer.Redeem(time.Now(), ticket, what)
 }
 
+// level is the level of a log in memory.
+type level struct {
+	mu   sync.Mutex
+	name string
+	hold time.Duration
+}
+
+func (l *level) LogLevel() muster.LogLevel {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := muster.LogLevel{Level: cmp.Or(l.name, "info"), Configured: "info"}
+	if l.hold > 0 {
+		now.Until = epoch.Add(l.hold)
+	}
+	return now
+}
+
+func (l *level) SetLogLevel(name string, hold time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.name, l.hold = name, hold
+}
+
 // fixture is a server over a registry in memory.
 type fixture struct {
 	registry *memory
@@ -131,6 +155,7 @@ func depsOf(l net.Listener, m *memory) httpapi.Deps {
 	}
 	return httpapi.Deps{
 		Listener: l, Registry: m, Leases: m, Watches: m, Settings: m, Backups: m, Cluster: newMembers(), Balancer: b, Tickets: ownTickets{b},
+		LogLevels: new(level),
 	}
 }
 

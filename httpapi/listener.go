@@ -49,7 +49,7 @@ func (l listener) Accept() (net.Conn, error) {
 func (s *Server) turnAway(c net.Conn, why *muster.Error) {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		_ = tcp.SetWriteDeadline(time.Now().Add(turnAwayTimeout))
-		_, _ = tcp.Write(s.refusal(why))
+		_, _ = tcp.Write(s.refusal(why, tcp.RemoteAddr()))
 		_ = tcp.CloseWrite()
 	}
 	_ = c.Close() // it is gone either way

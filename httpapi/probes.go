@@ -72,7 +72,7 @@ func newMetricsPage(g prometheus.Gatherer, log *slog.Logger) http.Handler {
 	})
 }
 
-// statusWriter remembers the status of a page that others write.
+// statusWriter remembers the status and the length of a page that others write.
 type statusWriter struct {
 	http.ResponseWriter
 	c *call
@@ -81,6 +81,12 @@ type statusWriter struct {
 func (w statusWriter) WriteHeader(status int) {
 	w.c.status = status
 	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w statusWriter) Write(b []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(b)
+	w.c.sent += int64(n)
+	return n, err
 }
 
 // getMetrics answers GET /metrics in Prometheus' text format.

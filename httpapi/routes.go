@@ -48,6 +48,7 @@ func routeTable() []*route {
 		snapshot  = "/v1/cluster/snapshot"
 		lease     = "/v1/leases/{id}"
 		pick      = service + "/pick"
+		logLevel  = "/v1/node/log-level"
 	)
 	return []*route{
 		{method: "PUT", path: heartbeat, class: classVital, permission: permServiceWrite, params: params(paramNamespace, paramTimeout, paramIncarnation), handle: (*Server).beatInstance},
@@ -84,6 +85,10 @@ func routeTable() []*route {
 		{method: "GET", path: governor, class: classVital, permission: permOperatorRead, handle: (*Server).getGovernor},
 		{method: "PUT", path: governor, class: classVital, permission: permOperatorWrite, params: params(paramTimeout, paramReason), handle: (*Server).putGovernor},
 		{method: "DELETE", path: "/v1/cluster/members/{id}", class: classVital, permission: permOperatorWrite, params: params(paramTimeout), handle: (*Server).deleteMember},
+
+		{method: "GET", path: logLevel, class: classVital, permission: permOperatorRead, handle: (*Server).getLogLevel},
+		{method: "PUT", path: logLevel, class: classVital, permission: permOperatorWrite, params: params(paramReason), handle: (*Server).putLogLevel},
+		{method: "DELETE", path: logLevel, class: classVital, permission: permOperatorWrite, params: params(paramReason), handle: (*Server).deleteLogLevel},
 
 		{method: "GET", path: "/v1/limits", class: classVital, permission: permPublic, handle: (*Server).getLimits},
 		{method: "GET", path: "/v1/version", class: classVital, permission: permPublic, handle: (*Server).getVersion},

@@ -51,6 +51,8 @@ type Config struct {
 	// Tracing makes a span of every request, by the global tracer provider and
 	// propagator of OpenTelemetry.
 	Tracing bool
+	// Access says which requests are logged.
+	Access Access
 	// Drain bounds how long Run waits for requests in flight once its context has
 	// ended: 3 s where it is 0, at most 1 min.
 	Drain time.Duration
@@ -110,10 +112,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	switch {
 	case deps.Listener == nil || deps.Registry == nil || deps.Leases == nil || deps.Watches == nil || deps.Settings == nil || deps.Backups == nil || deps.Cluster == nil:
 		return nil, errors.New("httpapi: needs a listener, a registry, leases, watches, settings, backups and a cluster")
+	case deps.LogLevels == nil:
+		return nil, errors.New("httpapi: needs to know who sets the level of the log")
 	case deps.Balancer == nil || deps.Tickets == nil:
 		return nil, errors.New("httpapi: needs a balancer and who takes reports on its tickets")
 	case cfg.Drain < 0 || cfg.Drain > maxDrain:
 		return nil, fmt.Errorf("httpapi: drain %s is not between 0 and %s", cfg.Drain, maxDrain)
+	case cfg.Access.Sample < 0 || cfg.Access.Sample > 1 || cfg.Access.Slow < 0:
+		return nil, fmt.Errorf("httpapi: a sample of %v of the requests, or slow ones from %s, cannot be meant", cfg.Access.Sample, cfg.Access.Slow)
 	case cfg.StreamsPerAddress < 0:
 		return nil, fmt.Errorf("httpapi: %d streams an address are less than one", cfg.StreamsPerAddress)
 	case cfg.ConnectionsPerAddress < 0 || cfg.Connections < 0:
@@ -196,7 +202,7 @@ func (s *Server) Run(ctx context.Context) error {
 	drain, done := context.WithTimeout(base, s.cfg.Drain)
 	defer done()
 	if srv.Shutdown(drain) != nil || !s.ended(drain) {
-		s.log.Warn("requests were cut off at shutdown", "in_flight", s.inFlight.Load(), "after", s.cfg.Drain)
+		s.log.Warn("requests were cut off at shutdown", "in_flight", s.inFlight.Load(), "duration", s.cfg.Drain)
 		cutOff()
 		_ = srv.Close() // what is left is to end either way
 	}
@@ -290,7 +296,7 @@ func (s *Server) finish(c *call, start time.Time) {
 	c.leave()
 	if p != nil && p != http.ErrAbortHandler {
 		s.metrics.panics.Inc()
-		s.log.Error("handler panicked", "request_id", c.id, "method", c.r.Method, "path", c.r.URL.Path,
+		s.log.Error("handler panicked", c.ids(), "method", c.method(), "route", c.pattern(),
 			"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		if c.status == 0 {
 			c.fail(fmt.Errorf("panic: %v", p))
@@ -301,13 +307,7 @@ func (s *Server) finish(c *call, start time.Time) {
 	}
 	took := time.Since(start)
 	s.metrics.answered(c, took)
-	if s.log.Enabled(c.r.Context(), slog.LevelDebug) {
-		args := []any{"request_id", c.id, "method", c.r.Method, "path", c.r.URL.Path, "status", c.status, "took", took, "client", c.clientIP()}
-		if id := c.traceID(); id != "" {
-			args = append(args, "trace_id", id)
-		}
-		s.log.Debug("request", args...)
-	}
+	s.access(c, took)
 	s.depart()
 	if p != nil {
 		panic(p)

@@ -3,7 +3,6 @@ package httpapi_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -236,31 +235,6 @@ func TestMetrics(t *testing.T) {
 	for _, never := range []string{"secret-name", "BREW", "/no/such"} {
 		if strings.Contains(page, never) {
 			t.Errorf("the page holds %s", never)
-		}
-	}
-}
-
-func TestAccessLog(t *testing.T) {
-	for _, level := range []slog.Level{slog.LevelInfo, slog.LevelDebug} {
-		var log bytes.Buffer
-		f := newFixture(t, func(_ *httpapi.Config, d *httpapi.Deps) {
-			d.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: level}))
-		})
-		r := httptest.NewRequest("GET", "http://localhost/v1/services/a%22b", nil)
-		r.RemoteAddr = "[::ffff:10.1.2.3]:5"
-		f.server.Handler().ServeHTTP(httptest.NewRecorder(), r)
-		if level == slog.LevelInfo {
-			if log.Len() != 0 {
-				t.Errorf("logged at info: %s", &log)
-			}
-			continue
-		}
-		var line struct {
-			Path, Client, Method string
-			Status               int
-		}
-		if err := json.Unmarshal(log.Bytes(), &line); err != nil || line.Path != `/v1/services/a"b` || line.Client != "10.1.2.3" || line.Status != 400 || line.Method != "GET" {
-			t.Errorf("logged %s: %v", &log, err)
 		}
 	}
 }

@@ -50,7 +50,7 @@ func (s *Server) getSnapshot(c *call) error {
 	c.status, c.waited = http.StatusOK, true
 	c.w.WriteHeader(http.StatusOK)
 	sum := sha256.New()
-	if _, err := backup.WriteTo(io.MultiWriter(c.w, sum)); err != nil {
+	if c.sent, err = backup.WriteTo(io.MultiWriter(c.w, sum)); err != nil {
 		panic(http.ErrAbortHandler) // the client has gone; it must not take this for the end
 	}
 	h.Set(headerSum, hex.EncodeToString(sum.Sum(nil)))

@@ -66,6 +66,8 @@ type Config struct {
 	ConnectionsPerAddress int
 	// Tracing makes a span of every request; the process has set OpenTelemetry up.
 	Tracing bool
+	// Access says which requests are logged.
+	Access httpapi.Access
 	// Backups says whether the node writes backups by itself.
 	Backups Backups
 }
@@ -81,6 +83,9 @@ type Found struct {
 // Deps are what a node is given; all may be left out.
 type Deps struct {
 	Logger *slog.Logger
+	// LogLevel is what GET and PUT /v1/node/log-level show and set. Where it is nil the
+	// node makes one, which lets everything pass at first.
+	LogLevel *LogLevel
 	// Faults are the seams of tests.
 	Faults *cluster.Faults
 	// Listener is told what the node applies, before the node's own parts; for tests.
@@ -100,9 +105,11 @@ type Node struct {
 	hub     *watch.Hub
 	picks   picks
 	backups *backupWriter
-	http    *httpapi.Server
-	api     net.Listener
-	metrics *metrics
+
+	transitions *transitions
+	http        *httpapi.Server
+	api         net.Listener
+	metrics     *metrics
 	// registry holds the metrics of all rooms.
 	registry *prometheus.Registry
 	keys     [][]byte
@@ -130,6 +137,10 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
+	if deps.LogLevel == nil {
+		deps.LogLevel = NewLogLevel(slog.LevelDebug)
+	}
+	deps.Logger = slog.New(lines{deps.Logger.Handler(), deps.LogLevel})
 	if err := checkBinds(cfg); err != nil {
 		return nil, err
 	}
@@ -167,7 +178,8 @@ func New(cfg Config, deps Deps) (*Node, error) {
 func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	var err error
 	feed, checks, news := &leaseFeed{}, &checkFeed{}, &watchFeed{}
-	listeners := []fsm.Listener{feed, checks, news}
+	n.transitions = newTransitions(deps.Logger, deps.LogLevel)
+	listeners := []fsm.Listener{feed, checks, news, n.transitions}
 	if deps.Listener != nil {
 		listeners = slices.Insert(listeners, 0, deps.Listener)
 	}
@@ -187,6 +199,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	if err != nil {
 		return err
 	}
+	n.transitions.leads = func() bool { _, _, ok := n.cluster.Session(); return ok }
 	n.keeper, err = lease.New(lease.Config{}, lease.Deps{
 		State: leaseState{n.state}, Log: leaseLog{n.cluster}, Raft: n.cluster, Peers: n.cluster,
 		Switches: leaseSwitches{n.state}, Logger: deps.Logger, Registerer: metrics,
@@ -225,6 +238,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 	n.http, err = httpapi.New(httpapi.Config{
 		Version: n.cfg.Version, StreamsPerAddress: n.cfg.StreamsPerAddress,
 		ConnectionsPerAddress: n.cfg.ConnectionsPerAddress, Connections: connections(), Tracing: n.cfg.Tracing,
+		Access: n.cfg.Access,
 	}, httpapi.Deps{
 		Listener:   n.api,
 		Registry:   desk,
@@ -235,6 +249,7 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 		Cluster:    n.cluster,
 		Balancer:   picker,
 		Tickets:    n.picks,
+		LogLevels:  deps.LogLevel,
 		Logger:     deps.Logger,
 		Registerer: metrics,
 		Gatherer:   metrics,
@@ -283,6 +298,10 @@ func (n *Node) Run(ctx context.Context) error {
 		n.backups.run(edge)
 		return nil
 	}, func(error) {}) // ends with the edge
+	g.Add(func() error {
+		n.transitions.run(core)
+		return nil
+	}, func(error) {}) // ends with the core
 	g.Add(func() error {
 		n.trim(edge)
 		<-edge.Done()

@@ -34,7 +34,7 @@ type picks struct {
 func (p picks) join() {
 	p.cluster.OnGossip(gossipOutcomes, func(from string, packet []byte) {
 		if err := p.balancer.Import(time.Now(), from, packet); err != nil {
-			p.log.Debug("a packet of outcomes cannot be read", "from", from, "err", err)
+			p.log.Debug("a packet of outcomes cannot be read", "node", from, "err", err)
 		}
 	})
 	p.cluster.Handle(methodRedeem, func(_ context.Context, _ string, body []byte) ([]byte, error) {

@@ -126,11 +126,11 @@ func (c *certificate) load(stamp string) error {
 	c.now = &pair
 	switch left := time.Until(pair.Leaf.NotAfter); {
 	case left <= 0:
-		c.log.Error("the certificate of the API port has expired: clients will refuse it; replace the file, it is read again by itself", "file", c.cert, "expired", pair.Leaf.NotAfter)
+		c.log.Error("the certificate of the API port has expired: clients will refuse it; replace the file, it is read again by itself", "file", c.cert, "not_after", pair.Leaf.NotAfter)
 	case time.Now().Before(pair.Leaf.NotBefore):
-		c.log.Error("the certificate of the API port is not valid yet: clients will refuse it", "file", c.cert, "from", pair.Leaf.NotBefore)
+		c.log.Error("the certificate of the API port is not valid yet: clients will refuse it", "file", c.cert, "not_before", pair.Leaf.NotBefore)
 	default:
-		c.log.Info("certificate of the API port read", "file", c.cert, "names", pair.Leaf.DNSNames, "expires", pair.Leaf.NotAfter)
+		c.log.Info("certificate of the API port read", "file", c.cert, "names", pair.Leaf.DNSNames, "not_after", pair.Leaf.NotAfter)
 	}
 	return nil
 }

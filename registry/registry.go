@@ -91,18 +91,18 @@ func (r *Registry) propose(ctx context.Context, op fsm.Op) (fsm.Result, error) {
 	case fsm.Deregister, fsm.RevokeLease, fsm.SwitchGovernor, fsm.RestoreChunk, fsm.RestoreCommit:
 		propose = r.consensus.ProposeVital
 	}
-	res, err := r.result(propose(ctx, [][]byte{fsm.Encode(op)})[0])
+	res, err := r.result(ctx, propose(ctx, [][]byte{fsm.Encode(op)})[0])
 	r.settle(ctx, res.Index)
 	return res, err
 }
 
-func (r *Registry) result(o muster.Outcome) (fsm.Result, error) {
+func (r *Registry) result(ctx context.Context, o muster.Outcome) (fsm.Result, error) {
 	if o.Err != nil {
 		return fsm.Result{}, o.Err
 	}
 	res, err := fsm.DecodeResult(o.Result)
 	if err != nil {
-		r.log.Error("cannot read the result of an applied operation", "err", err)
+		r.log.ErrorContext(ctx, "cannot read the result of an applied operation", "err", err)
 		return fsm.Result{}, muster.Errorf(muster.CodeOutcomeUnknown, "the write was applied but its result cannot be read: the nodes run different versions").WithCause(err)
 	}
 	if res.Err != nil {

@@ -43,7 +43,7 @@ func (r *Registry) RegisterBatch(ctx context.Context, who muster.Caller, insts [
 	}
 	last := uint64(0)
 	for k, o := range r.consensus.Propose(ctx, ops) {
-		res, err := r.result(o)
+		res, err := r.result(ctx, o)
 		items[places[k]].Written, items[places[k]].Err = written(res), err
 		last = max(last, res.Index)
 	}

@@ -218,7 +218,7 @@ func (d *dispatcher) startGoodbyes(now time.Time) {
 	d.byeOver = min(h.cfg.GoodbyeSpread, time.Duration(len(d.leaving))*byeApart)
 	d.bye = time.NewTicker(byeTime)
 	if len(d.leaving) > 0 {
-		h.log.Info("say goodbye to watchers", "streams", len(d.leaving), "over", d.byeOver)
+		h.log.Info("say goodbye to watchers", "streams", len(d.leaving), "duration", d.byeOver)
 	}
 }
 

@@ -106,7 +106,7 @@ func (s *Server) follow(ctx context.Context, session *client.Session) {
 		}
 		open := isOpen(state, s.cfg.OnlyRegistered)
 		s.opinions.turn(open)
-		s.cfg.Logger.Info("grpc health", "session", string(state), "serving", open)
+		s.cfg.Logger.Info("grpc health", "state", string(state), "serving", open)
 		last = state
 	}
 }
@@ -120,7 +120,7 @@ func (s *Server) stop() {
 	select {
 	case <-done:
 	case <-t.C:
-		s.cfg.Logger.Warn("calls were broken off: they outlasted the stop timeout", "timeout", s.cfg.StopTimeout)
+		s.cfg.Logger.Warn("calls were broken off: they outlasted the stop timeout", "duration", s.cfg.StopTimeout)
 		s.grpc.Stop()
 		<-done
 	}

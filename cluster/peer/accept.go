@@ -93,7 +93,7 @@ func (p *Port) notWelcome(from string, remote Hello, err error) {
 	p.metrics.refused.WithLabelValues("in", code).Inc()
 	args := []any{"code", code, "remote", from}
 	if remote.NodeID != "" {
-		args = append(args, "node", remote.NodeID, "peer_addr", remote.Addr)
+		args = append(args, "node", remote.NodeID, "addr", remote.Addr)
 	}
 	args = append(args, "err", err)
 	if code == codeBroken {

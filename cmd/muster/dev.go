@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,10 +55,7 @@ func runDev(cmd *cobra.Command, count, port int, logs logFlags) (err error) {
 			err = fmt.Errorf("removing the temporary folder: %w", rmErr)
 		}
 	}()
-	logger, err := logs.logger(cmd.ErrOrStderr())
-	if err != nil {
-		return err
-	}
+	out := &oneWriter{w: cmd.ErrOrStderr()}
 	addr := func(n, offset int) string { return fmt.Sprintf("127.0.0.1:%d", port+10*n+offset) }
 	var seeds []string
 	for n := range count {
@@ -67,11 +66,16 @@ func runDev(cmd *cobra.Command, count, port int, logs logFlags) (err error) {
 	defer stop()
 	for n := range count {
 		name := fmt.Sprintf("n%d", n+1)
+		logger, level, err := logs.logger(out) // each node has a level of its own
+		if err != nil {
+			stop()
+			return joinGroup(group, err)
+		}
 		member, err := node.New(node.Config{
 			DataDir: filepath.Join(dir, name), Name: name, Version: version, ClusterName: "dev",
 			APIAddr: addr(n, 0), PeerAddr: addr(n, 1), GossipAddr: addr(n, 2),
 			Found: node.Found{BootstrapExpect: count, Join: seeds},
-		}, node.Deps{Logger: logger.With("name", name)})
+		}, node.Deps{Logger: logger.With("name", name), LogLevel: level})
 		if err != nil {
 			stop()
 			return joinGroup(group, err)
@@ -131,4 +135,16 @@ func waitReady(ctx context.Context, url string) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// oneWriter lets several loggers write their lines one after the other.
+type oneWriter struct {
+	mu sync.Mutex // held while w is written to
+	w  io.Writer
+}
+
+func (o *oneWriter) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.w.Write(b)
 }

@@ -37,7 +37,7 @@ func findServiceManager(logger *slog.Logger) *serviceManager {
 	}
 	c, err := net.Dial("unixgram", addr)
 	if err != nil {
-		logger.Warn("cannot tell the service manager how the node does", "socket", addr, "err", err)
+		logger.Warn("cannot tell the service manager how the node does", "addr", addr, "err", err)
 		return nil
 	}
 	return &serviceManager{socket: c, logger: logger}
@@ -80,7 +80,7 @@ func (s *serviceManager) status(text string) {
 
 func (s *serviceManager) say(state string) {
 	if _, err := s.socket.Write([]byte(state)); err != nil {
-		s.logger.Debug("the service manager was not told", "state", state, "err", err)
+		s.logger.Debug("the service manager was not told", "text", state, "err", err)
 	}
 }
 

@@ -71,7 +71,7 @@ If the others may come back, wait for them instead.`,
 			if err := confirm(cmd, yes, "This gives up what only the other nodes hold, and they may not come back as they are."); err != nil {
 				return err
 			}
-			logger, err := (&logFlags{format: "text", level: "info"}).logger(cmd.ErrOrStderr())
+			logger, _, err := (&logFlags{format: "text", level: "info"}).logger(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}

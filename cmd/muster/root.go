@@ -76,7 +76,7 @@ pick --exec" end with the code of the command they run, 126 where it cannot be r
 	})
 	root.AddCommand(
 		newServer(g), newDev(g),
-		newMembers(g), newLeader(g), newGovernor(g),
+		newMembers(g), newLeader(g), newGovernor(g), newLogLevel(g),
 		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newSettings(g), newEvents(g),
 		newWatch(g), newPick(g), newRun(g), newWait(g),
 		newKeygen(g), newSnapshot(g), newRepair(g), newRecover(g),

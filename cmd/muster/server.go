@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/httpapi"
 	"github.com/muster-registry/muster/node"
 	"github.com/muster-registry/muster/tracing"
 )
@@ -67,7 +69,10 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 				cfg.MinFreePercent = -1
 			}
 			cfg.Version, cfg.SlowFailover = version, !fastFailover
-			logger, err := logs.logger(cmd.ErrOrStderr())
+			if err := checkAccess(cfg.Access); err != nil {
+				return err
+			}
+			logger, level, err := logs.logger(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -78,7 +83,7 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 			defer stopTracing()
 			cfg.Tracing = traced
 			tuneGC()
-			n, err := node.New(cfg, node.Deps{Logger: logger})
+			n, err := node.New(cfg, node.Deps{Logger: logger, LogLevel: level})
 			if err != nil {
 				return err
 			}
@@ -109,8 +114,21 @@ or unwritable data directory; 78 configuration, or a data directory in use.`,
 	f.StringVar(&cfg.Secrets.TLSCertFile, "tls-cert-file", "", "certificate of the API port, in PEM; read again when it changes")
 	f.StringVar(&cfg.Secrets.TLSKeyFile, "tls-key-file", "", "key of the certificate, in PEM")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses that others can reach although what is said on them is not encrypted")
+	f.BoolVar(&cfg.Access.On, "access-log", false, "log requests, at level info")
+	f.Float64Var(&cfg.Access.Sample, "access-log-sample", 1, "which share of the requests, 0 to 1, the access log has; answers of 500 and above and slow ones it has always")
+	f.DurationVar(&cfg.Access.Slow, "access-log-slow", time.Second, "from how long on an answer is slow; 0: none is")
 	logs.add(cmd)
 	return cmd
+}
+
+func checkAccess(a httpapi.Access) error {
+	if !(a.Sample >= 0 && a.Sample <= 1) { // NaN is neither
+		return configError("--access-log-sample %v is not between 0 and 1", a.Sample)
+	}
+	if a.Slow < 0 {
+		return configError("--access-log-slow %s is negative", a.Slow)
+	}
+	return nil
 }
 
 // gcPercent trades a little CPU for memory: most of what a node holds lives long,
@@ -203,19 +221,21 @@ func (l *logFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
 }
 
-func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(l.level)); err != nil {
-		return nil, configError("--log-level %q is none of debug, info, warn, error", l.level)
+// logger makes a logger, and what changes its level later.
+func (l *logFlags) logger(w io.Writer) (*slog.Logger, *node.LogLevel, error) {
+	var configured slog.Level
+	if !slices.Contains(muster.LogLevels, l.level) || configured.UnmarshalText([]byte(l.level)) != nil {
+		return nil, nil, configError("--log-level %q is none of %s", l.level, strings.Join(muster.LogLevels, ", "))
 	}
+	level := node.NewLogLevel(configured)
 	opts := &slog.HandlerOptions{Level: level}
 	switch l.format {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
+		return slog.New(slog.NewTextHandler(w, opts)), level, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		return slog.New(slog.NewJSONHandler(w, opts)), level, nil
 	}
-	return nil, configError("--log-format %q is neither text nor json", l.format)
+	return nil, nil, configError("--log-format %q is neither text nor json", l.format)
 }
 
 // build describes this binary.
