@@ -29,6 +29,7 @@ type room struct {
 // only; a row is added in the commit that adds the room.
 var house = []room{
 	{path: ".", why: "the domain's nouns"},
+	{path: "durable", why: "files that are whole or not there"},
 	{path: "wire", why: "fields of messages, written and read"},
 	{path: "fault", why: "deliberate bugs, in builds that ask for them"},
 
@@ -43,13 +44,13 @@ var house = []room{
 	{path: "tracing", may: []string{"."}, why: "the spans of a process, by OTLP"},
 
 	{path: "registry", may: []string{".", "fault", "fsm", "lease", "watch", "balancer", "health", "filter"}, why: "the front desk"},
-	{path: "cluster/logstore", may: []string{".", "fault"}, why: "raft's log on disk, with checksums and fail-stop", goroutines: true},
+	{path: "cluster/logstore", may: []string{".", "fault", "durable"}, why: "raft's log on disk, with checksums and fail-stop", goroutines: true},
 	{path: "cluster/peer", may: []string{".", "wire"}, why: "the peer port: raft and internal RPC", goroutines: true},
-	{path: "cluster", may: []string{".", "fault", "cluster/logstore", "cluster/peer", "wire"}, why: "the raft node and the gossip", goroutines: true},
+	{path: "cluster", may: []string{".", "fault", "cluster/logstore", "cluster/peer", "wire", "durable"}, why: "the raft node and the gossip", goroutines: true},
 	{path: "httpapi", may: []string{".", "problem", "balancer"}, why: "routes, decoding, rendering", goroutines: true},
 
-	{path: "node", may: []string{".", "fault", "fsm", "lease", "health", "watch", "balancer", "problem", "registry", "cluster", "cluster/logstore", "cluster/peer", "httpapi", "wire"}, why: "one whole node", goroutines: true},
-	{path: "client", may: []string{".", "fault", "balancer", "problem"}, why: "the Go SDK", goroutines: true},
+	{path: "node", may: []string{".", "fault", "fsm", "lease", "health", "watch", "balancer", "problem", "registry", "cluster", "cluster/logstore", "cluster/peer", "httpapi", "wire", "durable"}, why: "one whole node", goroutines: true},
+	{path: "client", may: []string{".", "fault", "balancer", "problem", "durable"}, why: "the Go SDK", goroutines: true},
 
 	{path: "client/grpcresolver", may: []string{".", "balancer", "client"}, why: "the SDK as a gRPC resolver", goroutines: true},
 	{path: "client/grpcserver", may: []string{".", "client"}, why: "a gRPC server in the registry", goroutines: true},

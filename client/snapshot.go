@@ -12,12 +12,16 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/durable"
 )
 
 const (
 	snapshotFormat = 1
 	// saveEvery is how often the same view is written at most.
 	saveEvery = time.Second
+	// partAge is when the part of a file is surely of a program that died: other
+	// programs may keep their views in the same directory.
+	partAge = time.Hour
 )
 
 // snapshot is a file of Config.SnapshotDir: what was known last of one service.
@@ -49,6 +53,9 @@ func (f *feed) mark(e *entry) {
 
 // saving writes the views that changed, until ctx ends, and then the last of them.
 func (f *feed) saving(ctx context.Context) {
+	if err := durable.Sweep(f.c.cfg.SnapshotDir, f.namespace+"@", partAge); err != nil {
+		f.c.cfg.Logger.Warn("what a crash left of a snapshot was not removed", "err", err)
+	}
 	for {
 		select {
 		case <-f.save:
@@ -77,7 +84,7 @@ func (f *feed) saveAll() {
 
 // write replaces the file of a service as a whole: who reads it meanwhile, or after
 // a crash, finds the old one or the new one.
-func (f *feed) write(service string, v *muster.View) (err error) {
+func (f *feed) write(service string, v *muster.View) error {
 	b, err := json.Marshal(snapshot{Format: snapshotFormat, Saved: time.Now().UTC(), View: v})
 	if err != nil {
 		return fmt.Errorf("encoding a snapshot: %w", err)
@@ -85,23 +92,7 @@ func (f *feed) write(service string, v *muster.View) (err error) {
 	if err := os.MkdirAll(f.c.cfg.SnapshotDir, 0o700); err != nil {
 		return fmt.Errorf("making the snapshot directory: %w", err)
 	}
-	tmp, err := os.CreateTemp(f.c.cfg.SnapshotDir, ".tmp-*") // with mode 0600
-	if err != nil {
-		return fmt.Errorf("making a snapshot: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(tmp.Name()))
-		}
-	}()
-	_, err = tmp.Write(b)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return fmt.Errorf("writing a snapshot: %w", err)
-	}
-	if err = os.Rename(tmp.Name(), f.snapshotPath(service)); err != nil {
-		return fmt.Errorf("putting a snapshot in its place: %w", err)
-	}
-	return nil
+	return durable.WriteFile(f.snapshotPath(service), b, 0o600)
 }
 
 // recall shows what is on disk of the services of which nothing is known.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -392,6 +393,10 @@ func TestWatchSnapshot(t *testing.T) {
 		if info, err := files[0].Info(); err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s has mode %v (%v)", files[0].Name(), info.Mode(), err)
 		}
+		part := filepath.Join(dir, files[0].Name()+".1.part") // of a crash, long before
+		if err := errors.Join(os.WriteFile(part, nil, 0o600), os.Chtimes(part, time.Time{}, time.Now().Add(-2*time.Hour))); err != nil {
+			t.Fatal(err)
+		}
 
 		for _, h := range hosts {
 			h.become(down)
@@ -415,6 +420,9 @@ func TestWatchSnapshot(t *testing.T) {
 			h.become(works)
 		}
 		time.Sleep(30 * time.Second)
+		if _, err := os.Stat(part); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("what a crash left is still there: %v", err)
+		}
 		wantIDs(t, web, "a b c")
 		if st := web.Status(); st.Old || !st.Connected {
 			t.Errorf("status %+v", st)

@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/muster-registry/muster/durable"
 )
 
 // The files of a data directory. Everything that makes a node itself is made in
@@ -75,6 +77,10 @@ func (d *dataDir) open() error {
 	case err != nil:
 		return exitErrorf(exitIO, "locking the data directory %s: %w", d.path, err)
 	}
+	// Nobody else writes here while the lock is held.
+	if err := durable.Sweep(d.path, "", 0); err != nil {
+		return exitErrorf(exitIO, "the data directory %s: %w", d.path, err)
+	}
 	if err := d.readIdentity(); err != nil {
 		return err
 	}
@@ -112,7 +118,7 @@ func (d *dataDir) checkVersion() error {
 	b, err := os.ReadFile(d.file(versionFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && d.id.Boot == 0:
-		if err := writeDurably(d.file(versionFile), []byte(dataVersion+"\n")); err != nil {
+		if err := durable.WriteFile(d.file(versionFile), []byte(dataVersion+"\n"), 0o600); err != nil {
 			return exitErrorf(exitIO, "the data directory %s is not writable: %w", d.path, err)
 		}
 		return nil
@@ -156,35 +162,13 @@ func (d *dataDir) writeIdentity(id identity) error {
 	if err != nil {
 		return fmt.Errorf("encoding the identity: %w", err)
 	}
-	return writeDurably(d.file(identityFile), append(b, '\n'))
+	return durable.WriteFile(d.file(identityFile), append(b, '\n'), 0o600)
 }
 
 func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
 
 // close lets go of the lock.
 func (d *dataDir) close() error { return d.lock.Close() }
-
-// writeDurably replaces a file so that a crash leaves the old or the new content.
-func writeDurably(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*")
-	if err != nil {
-		return fmt.Errorf("making a file: %w", err)
-	}
-	defer os.Remove(f.Name()) // gone already once renamed
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("opening the directory: %w", err)
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
 
 // randomHex returns n random bytes in hexadecimal.
 func randomHex(n int) string {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
+
+	"github.com/muster-registry/muster/durable"
 )
 
 // Recovery is what Recover needs.
@@ -141,12 +143,8 @@ func Repair(dataDir string) (aside string, err error) {
 			return "", exitErrorf(exitIO, "setting %s aside: %w", name, err)
 		}
 	}
-	dir, err := os.Open(dataDir)
-	if err != nil {
-		return "", exitErrorf(exitIO, "opening the data directory: %w", err)
-	}
-	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
-		return "", exitErrorf(exitIO, "writing the data directory: %w", err)
+	if err := durable.SyncDir(dataDir); err != nil {
+		return "", exitErrorf(exitIO, "setting the old content aside: %w", err)
 	}
 	return aside, nil
 }

@@ -1,7 +1,9 @@
 package cluster_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -242,7 +244,14 @@ func TestRestartOfAll(t *testing.T) {
 	for _, n := range g.nodes {
 		n.stop()
 	}
+	part := filepath.Join(g.nodes[0].cfg.DataDir, "identity.json.1.part") // of a crash while it was written
+	if err := os.WriteFile(part, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	first := g.nodes[0].start()
+	if _, err := os.Stat(part); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what a crash left is still there: %v", err)
+	}
 	eventually(t, "raft", func() bool { return first.CurrentTerm() > 0 })
 	if _, ready := first.Freshness(); ready {
 		t.Error("a node alone is ready after a restart")

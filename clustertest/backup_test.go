@@ -143,10 +143,16 @@ func TestBackupsByTheNodeItself(t *testing.T) {
 		}
 		if first == "" && len(names) > 0 {
 			first = names[0]
+			if err := os.WriteFile(first+".1.part", nil, 0o600); err != nil { // of a crash
+				t.Fatal(err)
+			}
 		}
 		_, err = os.Stat(first)
 		return first != "" && len(names) == 2 && os.IsNotExist(err)
 	})
+	if _, err := os.Stat(first + ".1.part"); !os.IsNotExist(err) {
+		t.Errorf("what a crash left is still there: %v", err)
+	}
 	names, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil {
 		t.Fatal(err)

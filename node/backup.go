@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/muster-registry/muster/durable"
 	"github.com/muster-registry/muster/fsm"
 )
 
@@ -97,23 +98,20 @@ func (b *backupWriter) write() (name string, err error) {
 	backup := b.state.Backup()
 	// Names sort by time.
 	name = fmt.Sprintf("muster-%s-%s-%d%s", b.id, time.Now().UTC().Format("20060102T150405Z"), backup.Index(), backupSuffix)
-	f, err := os.CreateTemp(b.cfg.Dir, name+".*.part") // of mode 0600
+	f, err := durable.Create(filepath.Join(b.cfg.Dir, name), 0o600)
 	if err != nil {
 		return "", err
 	}
-	_, err = backup.WriteTo(f)
-	if err == nil {
-		err = f.Sync()
+	if _, err = backup.WriteTo(f); err != nil {
+		return "", errors.Join(err, f.Discard())
 	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), filepath.Join(b.cfg.Dir, name))
-	}
-	if err != nil {
-		return "", errors.Join(err, os.Remove(f.Name()))
+	if err = f.Commit(); err != nil {
+		return "", err
 	}
 	return name, b.prune()
 }
 
+// prune removes the backups that are too many, and what crashes left of others.
 func (b *backupWriter) prune() error {
 	entries, err := os.ReadDir(b.cfg.Dir)
 	if err != nil {
@@ -126,7 +124,7 @@ func (b *backupWriter) prune() error {
 		}
 	}
 	slices.Sort(mine)
-	var failed error
+	failed := durable.Sweep(b.cfg.Dir, "muster-"+b.id+"-", 0) // nobody else writes this node's
 	for _, n := range mine[:max(0, len(mine)-b.cfg.Keep)] {
 		failed = errors.Join(failed, os.Remove(filepath.Join(b.cfg.Dir, n)))
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
 
+	"github.com/muster-registry/muster/durable"
 	"github.com/muster-registry/muster/fault"
 )
 
@@ -176,7 +177,7 @@ func (s *Store) prepareFile(f *os.File, isNew bool) error {
 	if isNew {
 		// A file whose name is lost in a power cut would come back as an empty
 		// log: a member that has forgotten its votes.
-		if err := syncDir(filepath.Dir(f.Name())); err != nil {
+		if err := durable.SyncDir(filepath.Dir(f.Name())); err != nil {
 			return err
 		}
 	}
@@ -213,18 +214,6 @@ func lockFile(f *os.File) error {
 			return &ExitError{Code: ExitInUse, Err: fmt.Errorf("raft log %s is %w", f.Name(), ErrInUse)}
 		}
 	}
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", dir, err)
-	}
-	return nil
 }
 
 // Err returns the *ExitError with which the store has given up, nil if it has not.

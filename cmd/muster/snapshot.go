@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/durable"
 	"github.com/muster-registry/muster/fsm"
 	"github.com/muster-registry/muster/problem"
 )
@@ -198,21 +198,14 @@ func (c *counter) Write(b []byte) (int, error) { c.n += int64(len(b)); return le
 // saveBackup writes an answer to a file beside name, reads it back, and only then
 // puts it in its place.
 func saveBackup(resp *http.Response, name string, p *progress) (s backup, err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.part") // of mode 0600
+	f, err := durable.Create(name, 0o600)
 	if err != nil {
 		return s, fmt.Errorf("creating the backup: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
+	defer func() { err = errors.Join(err, f.Discard()) }()
 	_, err = io.Copy(io.MultiWriter(f, p), resp.Body)
 	p.end()
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err != nil {
 		return s, fmt.Errorf("writing the backup: %w", err)
 	}
 	if s, err = inspectBackup(f.Name()); err != nil {
@@ -221,7 +214,7 @@ func saveBackup(resp *http.Response, name string, p *progress) (s backup, err er
 	if told := resp.Trailer.Get(sumHeader); told != s.SHA256 {
 		return s, &codedExit{exitCorrupt, fmt.Errorf("the backup that arrived has the SHA-256 %s, the node sent %q: try again", s.SHA256, told)}
 	}
-	if err = os.Rename(f.Name(), name); err != nil {
+	if err = f.Commit(); err != nil {
 		return s, fmt.Errorf("putting the backup in its place: %w", err)
 	}
 	return s, nil
