@@ -50,9 +50,9 @@ var house = []room{
 	{path: "httpapi", may: []string{".", "problem", "balancer"}, why: "routes, decoding, rendering", goroutines: true},
 
 	{path: "node", may: []string{".", "fault", "fsm", "lease", "health", "watch", "balancer", "problem", "registry", "cluster", "cluster/logstore", "cluster/peer", "httpapi", "wire", "durable"}, why: "one whole node", goroutines: true},
-	{path: "client", may: []string{".", "fault", "balancer", "problem", "durable"}, why: "the Go SDK", goroutines: true},
+	{path: "client", may: []string{".", "fault", "balancer", "filter", "problem", "durable"}, why: "the Go SDK", goroutines: true},
 
-	{path: "client/grpcresolver", may: []string{".", "balancer", "client"}, why: "the SDK as a gRPC resolver", goroutines: true},
+	{path: "client/grpcresolver", may: []string{".", "balancer", "filter", "client"}, why: "the SDK as a gRPC resolver", goroutines: true},
 	{path: "client/grpcserver", may: []string{".", "client"}, why: "a gRPC server in the registry", goroutines: true},
 	{path: "clustertest", may: []string{"*"}, why: "N real nodes in one process", goroutines: true},
 	{path: "chaos", may: []string{"*"}, why: "faults on real processes, and checked histories", goroutines: true},

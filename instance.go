@@ -3,7 +3,9 @@ package muster
 import (
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -121,6 +123,16 @@ func (i *Instance) Normalize() error {
 		f.add("/incarnation", CodeInvalidIndex, "incarnation is above 2^53-1")
 	}
 	return f.err()
+}
+
+// HostPort is where the instance takes connections: at its port, or at the named one
+// where name is not "". ok is false where it has no port of that name.
+func (i *Instance) HostPort(name string) (addr string, ok bool) {
+	port, ok := i.Port, true
+	if name != "" {
+		port, ok = i.Ports[name]
+	}
+	return net.JoinHostPort(i.Address, strconv.Itoa(port)), ok
 }
 
 func (i *Instance) normalizePorts(f *faults) {

@@ -180,3 +180,15 @@ func FuzzNormalize(f *testing.F) {
 		}
 	})
 }
+
+func TestHostPort(t *testing.T) {
+	i := muster.Instance{Address: "::1", Port: 80, Ports: map[string]int{"admin": 81}}
+	for name, want := range map[string]string{"": "[::1]:80", "admin": "[::1]:81"} {
+		if got, ok := i.HostPort(name); got != want || !ok {
+			t.Errorf("port %q is at %s %t, want %s", name, got, ok, want)
+		}
+	}
+	if got, ok := i.HostPort("other"); ok {
+		t.Errorf("a port that it does not have is at %s", got)
+	}
+}

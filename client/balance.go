@@ -17,13 +17,16 @@ type PickBy struct {
 	Key string
 	// Zone is preferred; "" is Config.Zone.
 	Zone string
-	// Where narrows whom to choose from; nil does not. An expression (Query.Filter) is
-	// not evaluated by the client and is refused.
+	// Where narrows whom to choose from, by fields and by an expression
+	// (Query.Filter); nil does not.
 	Where *muster.Query
+	// Port is the name of one of the instance's ports: only instances that have it are
+	// chosen, and calls go there. "" is their Port.
+	Port string
 }
 
-// maxFiltered is how many filtered views are kept with a view.
-const maxFiltered = 64
+// maxPorts is for how many named ports a part of a view is kept with it.
+const maxPorts = 64
 
 // Pick chooses an instance from the view, in memory. What became of it may be told
 // by Report. The error is unreachable while nothing is known of the service,
@@ -84,10 +87,8 @@ func (w *Watch) pick(by *PickBy, but []string, count bool) (balancer.Choice, err
 	if err != nil {
 		return balancer.Choice{}, err
 	}
-	if by.Where != nil {
-		if v, err = narrowed(v, by.Where); err != nil {
-			return balancer.Choice{}, err
-		}
+	if v, err = w.feed.c.narrowed(v, by); err != nil {
+		return balancer.Choice{}, err
 	}
 	c := w.feed.c
 	r := requests.Get().(*balancer.Request)
@@ -133,31 +134,45 @@ func contains(ids []string, id string) bool {
 	return false
 }
 
-// filtered are the filtered views kept with a view.
-type filtered struct {
-	mu    sync.Mutex
-	byKey map[string]*muster.View // guarded by mu, at most maxFiltered
+// ported are the parts of a view with a named port.
+type ported struct {
+	mu     sync.Mutex
+	byName map[string]*muster.View // guarded by mu, at most maxPorts
 }
 
-// narrowed is the part of v that q lets through, made once for all equal queries.
-func narrowed(v *muster.View, q *muster.Query) (*muster.View, error) {
-	if q.Filter != "" {
-		return nil, muster.Errorf(muster.CodeInvalidFilter, "a filter expression is not evaluated by the client").
-			WithHint("use the fields of the query, or RemotePick")
+// narrowed is the part of v that by means, made once for all who mean the same.
+func (c *Client) narrowed(v *muster.View, by *PickBy) (*muster.View, error) {
+	if by.Where != nil {
+		f, err := c.filters.Compile(by.Where)
+		if err != nil {
+			return nil, err
+		}
+		if v, err = f.Apply(v); err != nil {
+			return nil, err
+		}
 	}
-	key := q.Key()
-	if key == "" {
+	if by.Port == "" || len(v.Instances) == 0 {
 		return v, nil
 	}
-	f := v.Derive("client.filtered", func(*muster.View) any { return &filtered{byKey: map[string]*muster.View{}} }).(*filtered)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if got := f.byKey[key]; got != nil {
-		return got, nil
+	part := withPort(v, by.Port)
+	if len(part.Instances) == 0 {
+		return nil, muster.Errorf(muster.CodeNoInstance, "no instance of service %s has a port named %q", v.Service, by.Port).
+			WithHint("instances name their ports in \"ports\", beside \"port\"")
 	}
-	made := v.Filtered(q.Match)
-	if len(f.byKey) < maxFiltered {
-		f.byKey[key] = made
+	return part, nil
+}
+
+// withPort is the part of v with a named port.
+func withPort(v *muster.View, name string) *muster.View {
+	kept := v.Derive("client.ported", func(*muster.View) any { return &ported{byName: map[string]*muster.View{}} }).(*ported)
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
+	if got := kept.byName[name]; got != nil {
+		return got
 	}
-	return made, nil
+	made := v.Filtered(func(i *muster.Instance) bool { _, ok := i.HostPort(name); return ok })
+	if len(kept.byName) < maxPorts {
+		kept.byName[name] = made
+	}
+	return made
 }

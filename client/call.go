@@ -50,6 +50,7 @@ type request struct {
 	// longer it may hold the answer back.
 	attempt, hold time.Duration
 	info          *muster.ReadInfo // filled in by the answer; nil: not asked for
+	began         *time.Time       // set when an attempt begins; nil: not asked for
 }
 
 // answer is what a node answered.
@@ -226,6 +227,9 @@ var errSilent = errors.New("the node did not answer in time")
 
 // attempt asks one node. The answer is there beside an error that the node gave.
 func (c *Client) attempt(ctx context.Context, nd *node, r *request) (*answer, failure) {
+	if r.began != nil {
+		*r.began = time.Now()
+	}
 	limit := c.cfg.AttemptTimeout
 	if r.attempt > 0 {
 		limit = min(limit, r.attempt)
@@ -323,6 +327,6 @@ func (c *Client) newRequest(ctx context.Context, nd *node, r *request, limit tim
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	req.Header.Set("User-Agent", "muster-go")
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	return req, nil
 }

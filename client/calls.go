@@ -48,14 +48,12 @@ func (c *Calls) check() error {
 	if c.AttemptTimeout < 0 || c.Hedge < 0 {
 		return badConfig("a duration of Calls is negative")
 	}
-	if c.By.Where != nil && c.By.Where.Filter != "" {
-		return badConfig("Calls.By.Where has a filter expression, which a client does not evaluate")
-	}
 	return nil
 }
 
 // HTTPClient calls services by name: http://web/path is sent to an instance of
-// service web. Instances are picked by the balancer from a watched view; what became
+// service web, http://_admin.web/path to the port that the instance names admin (up to
+// the first dot; any other name is for PickBy.Port). Instances are picked by the balancer from a watched view; what became
 // of a call is told to it, so that slow and failing ones are avoided; what is safe
 // to repeat is repeated on another instance, within a budget. Errors are
 // *[muster.Error] inside the *url.Error of net/http: unknown_service, no_instance,
@@ -187,19 +185,26 @@ func (t *caller) close() {
 	}
 }
 
-// serviceOf reads the service that a URL names.
-func serviceOf(r *http.Request) (string, error) {
+// serviceOf reads the service that a URL names, and the name of the port, "" for none:
+// that has an underscore before it, as in the names of SRV records (RFC 2782), which no
+// name of a service begins with.
+func serviceOf(r *http.Request) (service, port string, err error) {
 	if r.URL.Scheme != "http" && r.URL.Scheme != "https" {
-		return "", muster.Errorf(muster.CodeInvalidPath, "the scheme of %q is neither http nor https", r.URL.Redacted())
+		return "", "", muster.Errorf(muster.CodeInvalidPath, "the scheme of %q is neither http nor https", r.URL.Redacted())
 	}
 	if r.URL.Port() != "" || strings.HasSuffix(r.URL.Host, ":") {
-		return "", muster.Errorf(muster.CodeInvalidPort, "%q names a port, and the port comes from the registry", r.URL.Host).
-			WithHint("write http://%s/", r.URL.Hostname())
+		return "", "", muster.Errorf(muster.CodeInvalidPort, "%q gives the number of a port, and that comes from the registry", r.URL.Host).
+			WithHint("write http://%s/, or http://_NAME.%[1]s/ for a port that has a name", r.URL.Hostname())
 	}
-	service, err := muster.CleanService(r.URL.Host)
-	if err != nil {
-		return "", muster.Errorf(muster.CodeInvalidName, "%q is not the name of a service", r.URL.Host).
+	host := r.URL.Host
+	if label, found := strings.CutPrefix(host, "_"); found {
+		if port, host, _ = strings.Cut(label, "."); port == "" {
+			host = r.URL.Host
+		}
+	}
+	if service, err = muster.CleanService(host); err != nil {
+		return "", "", muster.Errorf(muster.CodeInvalidName, "%q is not the name of a service", r.URL.Host).
 			WithHint("this client calls services by name; use another for other hosts").WithCause(err)
 	}
-	return service, nil
+	return service, port, nil
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -48,6 +49,9 @@ type Config struct {
 	// all of whose leases ran out; see Watch. 0 is DefaultHoldExpired, negative does
 	// not hold them.
 	HoldExpired time.Duration
+	// UserAgent is what every request to a node says of this program, at most 256
+	// printable ASCII characters; "" is muster-client/ and the version of this module.
+	UserAgent string
 	// Transport carries the requests to the nodes; nil is one of the client's own,
 	// whose idle connections Close closes, and which goes by the proxy of the
 	// environment. NewTransport makes one with a CA of yours.
@@ -74,6 +78,9 @@ func (c Config) withDefaults() Config {
 	set(&c.HoldExpired, DefaultHoldExpired)
 	if c.Calls.Attempts == 0 {
 		c.Calls.Attempts = DefaultCallAttempts
+	}
+	if c.UserAgent == "" {
+		c.UserAgent = "muster-client/" + moduleVersion()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -113,7 +120,28 @@ func (c *Config) check() error {
 			return badConfig("%s %s is not between %s and %s", b.name, b.d, b.low, b.high)
 		}
 	}
+	if len(c.UserAgent) > maxUserAgent || strings.ContainsFunc(c.UserAgent, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return badConfig("UserAgent is longer than %d characters, or not all of them are printable ASCII", maxUserAgent)
+	}
 	return c.Calls.check()
+}
+
+const maxUserAgent = 256
+
+// moduleVersion is the version of this module in the program it is part of; "devel"
+// where the program was built from a working copy.
+func moduleVersion() string {
+	const path = "github.com/muster-registry/muster"
+	b, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "devel"
+	}
+	for _, m := range append([]*debug.Module{&b.Main}, b.Deps...) {
+		if m.Path == path && m.Version != "" && m.Version != "(devel)" {
+			return m.Version
+		}
+	}
+	return "devel"
 }
 
 // baseURL reads the address of a node.

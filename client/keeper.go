@@ -151,8 +151,8 @@ func (k *keeper) registering(ctx context.Context, wake <-chan struct{}) {
 	}
 }
 
-// wanting returns what is to be registered now, one request's worth, and where that
-// is nothing how long it may take until there is something.
+// wanting returns what is to be registered now, one request's worth, which has one
+// reason, and where that is nothing how long it may take until there is something.
 func (k *keeper) wanting(now time.Time) ([]registration, time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -166,7 +166,7 @@ func (k *keeper) wanting(now time.Time) ([]registration, time.Duration) {
 		case s.alone && len(batch) == 0:
 			s.tried = true
 			return []registration{{s, s.spec, s.version}}, 0
-		case s.alone:
+		case s.alone, len(batch) > 0 && batch[0].s.reason != s.reason:
 			next = 0 // after this batch
 		case len(batch) < muster.MaxBatchItems:
 			s.tried = true
@@ -189,8 +189,15 @@ func (k *keeper) send(ctx context.Context, batch []registration, pause func() ti
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.c.cfg.Timeout)
 	defer cancel()
+	// What counts is the attempt that was taken, not those before it: a lease that is
+	// older than its ttl the moment it is known would be lost again at once.
 	sent := time.Now()
-	items, err := k.c.RegisterBatch(ctx, specs)
+	noted := false
+	items, err := k.c.RegisterBatch(ctx, specs, append(because(batch[0].s.reason), func(r *request) {
+		if !noted { // a batch of several requests was sent when its first one was
+			r.began, noted = &sent, true
+		}
+	})...)
 	now := time.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -228,6 +235,14 @@ func (k *keeper) send(ctx context.Context, batch []registration, pause func() ti
 		}
 	}
 	k.c.cfg.Logger.Warn("registration failed and is tried again", "instances", len(rest), "err", err)
+}
+
+// because are the options of a write with a reason, if it has one.
+func because(reason string) []Option {
+	if reason == "" {
+		return nil
+	}
+	return []Option{Reason(reason)}
 }
 
 // taken notes a registration that the registry took. It is called with mu held.
@@ -289,7 +304,7 @@ func (k *keeper) deregister(ctx context.Context, s *Session) error {
 		}
 	}
 	defer func() { <-k.stop }()
-	_, err := k.c.Deregister(ctx, s.key.Service, s.key.ID, In(s.key.Namespace), Incarnation(s.spec.Incarnation))
+	_, err := k.c.Deregister(ctx, s.key.Service, s.key.ID, append(because(s.reason), In(s.key.Namespace), Incarnation(s.spec.Incarnation))...)
 	switch muster.CodeOf(err) {
 	case muster.CodeUnknownInstance, muster.CodeUnknownService, muster.CodeFenced:
 		return nil // it never was, or is somebody else's by now

@@ -31,6 +31,7 @@ type registry struct {
 	stale    int64
 	batches  []int // sizes of the heartbeat batches taken
 	seen     []string
+	agents   map[string]int // requests by User-Agent
 }
 
 type stored struct {
@@ -39,7 +40,7 @@ type stored struct {
 }
 
 func newRegistry() *registry {
-	r := &registry{changed: make(chan struct{})}
+	r := &registry{changed: make(chan struct{}), agents: map[string]int{}}
 	r.forget("c-1")
 	return r
 }
@@ -178,6 +179,7 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	r.expire()
 	r.seen = append(r.seen, req.Method+" "+req.URL.RequestURI())
+	r.agents[req.UserAgent()]++
 	w.Header().Set("Muster-Cluster", r.cluster)
 	path := req.URL.Path
 	if path == "/v1/watch" {

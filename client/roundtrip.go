@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +45,7 @@ type call struct {
 	r        *http.Request
 	name     *name
 	by       PickBy
+	port     string   // that the URL names
 	safe     bool     // to be repeated after something was sent
 	whole    bool     // its body, if any, can be had again
 	bodyUsed bool     // the request's own body was given away
@@ -66,8 +66,8 @@ type sent struct {
 
 func (k *call) run() (*http.Response, error) {
 	ctx := k.r.Context()
-	service, err := serviceOf(k.r)
-	if err != nil {
+	service, port, err := serviceOf(k.r)
+	if k.port = port; err != nil {
 		return nil, err
 	}
 	if k.name, err = k.t.name(ctx, service); err != nil {
@@ -111,6 +111,9 @@ func (k *call) prepare() {
 	k.by = cfg.By
 	if by, ok := k.r.Context().Value(pickKey{}).(PickBy); ok {
 		k.by = by
+	}
+	if k.port != "" {
+		k.by.Port = k.port
 	}
 	if k.by.Key == "" {
 		k.by.Key = k.r.URL.Path
@@ -161,7 +164,11 @@ func (k *call) again(ctx context.Context, s *sent) (time.Duration, bool) {
 // others reports whether there are instances that were not tried.
 func (k *call) others() bool {
 	v := k.name.watch.View()
-	return v != nil && v.Routable() > len(k.tried)
+	if v == nil {
+		return false
+	}
+	v, err := k.t.c.narrowed(v, &k.by)
+	return err == nil && v.Routable() > len(k.tried)
 }
 
 // isRetryable reports whether an answer says that another instance may do better.
@@ -221,7 +228,7 @@ func (k *call) one(ctx context.Context, choice balancer.Choice, body io.ReadClos
 	if s.err != nil {
 		s.part = got.Load() && !isDial(s.err)
 		if cause := context.Cause(ctx); cause != nil && caller.Err() == nil {
-			s.err = fmt.Errorf("%s: %w", address(choice.Instance), cause)
+			s.err = fmt.Errorf("%s: %w", k.address(choice.Instance), cause)
 		}
 		// Whoever gives up says nothing of the instance; whose time runs out does.
 		s.end(balancer.Outcome{Failed: true, Latency: s.took}, errors.Is(context.Cause(caller), context.Canceled) || errors.Is(context.Cause(caller), errHedged))
@@ -245,7 +252,11 @@ func isDial(err error) bool {
 	return ok && op.Op == "dial"
 }
 
-func address(i *muster.Instance) string { return net.JoinHostPort(i.Address, strconv.Itoa(i.Port)) }
+// address is where the call goes at an instance.
+func (k *call) address(i *muster.Instance) string {
+	addr, _ := i.HostPort(k.by.Port) // only those that have it were picked from
+	return addr
+}
 
 // request is the call as it goes to an instance.
 func (k *call) request(ctx context.Context, i *muster.Instance, body io.ReadCloser) *http.Request {
@@ -254,7 +265,10 @@ func (k *call) request(ctx context.Context, i *muster.Instance, body io.ReadClos
 	if r.Host == "" {
 		r.Host = k.r.URL.Host
 	}
-	r.URL.Host = address(i)
+	if k.port != "" && r.Host == k.r.URL.Host {
+		r.Host = r.Host[len("_")+len(k.port)+len("."):]
+	}
+	r.URL.Host = k.address(i)
 	return r
 }
 

@@ -99,6 +99,65 @@ func TestCallByName(t *testing.T) {
 	})
 }
 
+// TestCallNamedPort: a call goes to the port that its URL names, or its context, of
+// the instances that have it; the Host header names the service.
+func TestCallNamedPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, r := newWorld(), newRegistry()
+		c, h := byName(t, w, w.nodes(r, 1), client.Calls{})
+		fleet(w, r, "web", 3)
+		for n := range 2 {
+			i := r.find("web", fmt.Sprintf("i-%d", n+1))
+			i.Ports = map[string]int{"admin": 9000 + n, "grpc.v2": 80}
+			r.put(*i)
+			w.add(fmt.Sprintf("%s:%d", i.Address, 9000+n), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = fmt.Fprintf(w, "admin of %d %s", n+1, r.Host)
+			}))
+		}
+		who := map[string]int{}
+		for range 10 {
+			_, body, err := get(t.Context(), h, "GET", "http://_admin.web/", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			who[body]++
+		}
+		if who["admin of 1 web"] != 5 || who["admin of 2 web"] != 5 {
+			t.Errorf("round robin over two went %v", who)
+		}
+		ctx := client.WithPick(t.Context(), client.PickBy{Port: "grpc.v2"})
+		for range 4 {
+			if _, body, err := get(ctx, h, "GET", "http://web/", ""); err != nil || !strings.HasPrefix(body, "1 ") && !strings.HasPrefix(body, "2 ") {
+				t.Errorf("by the context: %q %v", body, err)
+			}
+		}
+		if _, body, err := get(ctx, h, "GET", "http://_admin.web/", ""); err != nil || !strings.HasPrefix(body, "admin") {
+			t.Errorf("by both: %q %v", body, err)
+		}
+		for url, want := range map[string]muster.Code{
+			"http://_metrics.web/": muster.CodeNoInstance,
+			"http://_Admin.web/":   muster.CodeNoInstance,
+			"http://_admin/":       muster.CodeInvalidName,
+			"http://_.web/":        muster.CodeInvalidName,
+			"http://_admin.nope/":  muster.CodeUnknownService,
+		} {
+			if _, _, err := get(t.Context(), h, "GET", url, ""); muster.CodeOf(err) != want {
+				t.Errorf("%s: %v, want %s", url, err, want)
+			}
+		}
+		// Where one of the two dies the other is called, and not the one without the port.
+		w.mu.Lock()
+		delete(w.hosts, "10.0.0.1:9000")
+		w.mu.Unlock()
+		for range 10 {
+			if _, body, err := get(t.Context(), h, "GET", "http://_admin.web/", ""); err != nil || body != "admin of 2 web" {
+				t.Errorf("with one dead: %q %v", body, err)
+			}
+		}
+		c.Close()
+	})
+}
+
 // TestCallRegistryDown: once a service is known, calls need no registry.
 func TestCallRegistryDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -434,8 +493,14 @@ func TestPick(t *testing.T) {
 		if _, err := watch.Pick(client.PickBy{Where: &muster.Query{Zone: "nowhere"}}); !errors.Is(err, muster.CodeNoInstance) {
 			t.Errorf("nobody passes: %v", err)
 		}
-		if _, err := watch.Pick(client.PickBy{Where: &muster.Query{Filter: "port == 80"}}); !errors.Is(err, muster.CodeInvalidFilter) {
-			t.Errorf("an expression: %v", err)
+		for range 10 {
+			ch, err := watch.Pick(client.PickBy{Where: &muster.Query{Zone: "z1", Filter: `id != "i-2" and port == 80`}})
+			if err != nil || ch.Instance.ID != "i-4" {
+				t.Fatalf("by an expression: %+v %v", ch, err)
+			}
+		}
+		if _, err := watch.Pick(client.PickBy{Where: &muster.Query{Filter: "prt == 80"}}); !errors.Is(err, muster.CodeInvalidFilter) {
+			t.Errorf("a bad expression: %v", err)
 		}
 		s := muster.DefaultSettings()
 		s.Strategy = muster.StrategyConsistentHash

@@ -43,6 +43,7 @@ type Session struct {
 	keeper  *keeper
 	key     muster.InstanceKey
 	drain   time.Duration
+	reason  string // of its registrations and its end
 	changes chan Change
 	over    chan struct{} // closed when the session ended by itself
 	done    chan struct{} // closed when all is over
@@ -71,6 +72,10 @@ type SessionOption func(*Session)
 // Drain makes the end of the session gentle: the instance stays registered with
 // weight 0, so that it gets no new traffic, for that long before it is deregistered.
 func Drain(d time.Duration) SessionOption { return func(s *Session) { s.drain = max(0, d) } }
+
+// Because is kept in the journal beside every registration of the session and beside
+// its end, at most muster.MaxReasonLen bytes: why it is there, such as "deploy 1.4.2".
+func Because(reason string) SessionOption { return func(s *Session) { s.reason = reason } }
 
 // changesKept is how many changes wait for a reader; the oldest goes first.
 const changesKept = 16
@@ -107,6 +112,9 @@ func (c *Client) Register(ctx context.Context, i muster.Instance, opts ...Sessio
 	}
 	for _, o := range opts {
 		o(s)
+	}
+	if _, err := muster.CleanReason(s.reason); err != nil {
+		return nil, err
 	}
 	s.set(StateRegistering, nil) // nobody else knows it yet
 	if err := c.keeper.add(ctx, s); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -374,4 +375,59 @@ func TestSessionPersistent(t *testing.T) {
 			t.Error("it was not put back")
 		}
 	})
+}
+
+// TestSessionBecause: the reason travels with what registers and deregisters, and
+// sessions with different ones do not share a request.
+func TestSessionBecause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, r := newWorld(), newRegistry()
+		c := newClient(t, w, w.nodes(r, 1))
+		for n := range 4 {
+			i, opts := web(fmt.Sprintf("i%d", n), 10*time.Second), []client.SessionOption(nil)
+			if n > 0 {
+				opts = append(opts, client.Because(fmt.Sprintf("deploy %d", n%2)))
+			}
+			if err := mustRegister(t, c, t.Context(), i, opts...).Await(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.Register(t.Context(), web("x", 10*time.Second), client.Because(strings.Repeat("x", 300))); !errors.Is(err, muster.CodeInvalidName) {
+			t.Errorf("a long reason: %v", err)
+		}
+		r.forget("c-2") // all of them at the same time
+		time.Sleep(10 * time.Second)
+		c.Close()
+		count := map[string]int{}
+		for _, asked := range r.seen {
+			line, _, _ := strings.Cut(asked, "&timeout=")
+			line, _, _ = strings.Cut(line, "?timeout=")
+			method, rest, _ := strings.Cut(line, "?")
+			if strings.Contains(line, "register") || strings.HasPrefix(line, "DELETE") {
+				_, reason, _ := strings.Cut(rest, "reason=")
+				count[strings.Fields(method)[0]+" "+reason]++
+			}
+		}
+		want := map[string]int{"POST ": 2, "POST deploy+1": 3, "POST deploy+0": 2, "DELETE ": 1, "DELETE deploy+1": 2, "DELETE deploy+0": 1}
+		if !maps.Equal(count, want) {
+			t.Errorf("asked %v, want %v", count, want)
+		}
+	})
+}
+
+// TestUserAgent: every request says who asks, also one that follows and one that beats.
+func TestUserAgent(t *testing.T) {
+	for given, want := range map[string]string{"": "muster-client/devel", "shop/7": "shop/7"} {
+		synctest.Test(t, func(t *testing.T) {
+			w, r := newWorld(), newRegistry()
+			c := newClient(t, w, w.nodes(r, 1), func(cfg *client.Config) { cfg.UserAgent = given })
+			mustRegister(t, c, t.Context(), web("a", 3*time.Second))
+			mustWatch(t, c, "web")
+			time.Sleep(10 * time.Second)
+			c.Close()
+			if len(r.agents) != 1 || r.agents[want] < 5 {
+				t.Errorf("it said %v, want %s", r.agents, want)
+			}
+		})
+	}
 }

@@ -124,7 +124,7 @@ func (f *feed) open(ctx context.Context, nd *node, watched map[string]*entry, at
 		return nil, fmt.Errorf("making the request: %w", err)
 	}
 	req.Header.Set("Accept", "application/x-ndjson")
-	req.Header.Set("User-Agent", "muster-go")
+	req.Header.Set("User-Agent", f.c.cfg.UserAgent)
 	resp, err := f.c.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("asking %s for a stream: %w", nd.base, err)

@@ -251,7 +251,7 @@ func TestClientFenced(t *testing.T) {
 	register := func(m *clustertest.Member) (*client.Client, *client.Session) {
 		t.Helper()
 		cl := newSDK(t, c, one(m))
-		s, err := cl.Register(ctx, webInstance("web-1", 2*time.Second))
+		s, err := cl.Register(ctx, webInstance("web-1", 2*time.Second), client.Because("deploy 42"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -274,6 +274,9 @@ func TestClientFenced(t *testing.T) {
 	first.Close()
 	if i, err := first.Instance(ctx, "web", "web-1", client.Linearizable()); err != nil || i.Incarnation != newer.Incarnation() {
 		t.Errorf("registered is %+v %v", i, err)
+	}
+	if e, err := first.Events(ctx, muster.EventQuery{Service: "web"}, client.Linearizable()); err != nil || len(e.Events) != 2 || e.Events[0].Reason != "deploy 42" {
+		t.Errorf("the journal: %+v %v", e, err)
 	}
 }
 

@@ -6,9 +6,10 @@
 //		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 //
 // The query of a target narrows and steers: zone (preferred instead of the client's),
-// namespace, and version, tag (repeated: all of them) and meta.KEY, which an instance
-// must have: muster:///users?zone=eu-1b&version=2. Any other parameter, and a target
-// with an authority, is refused.
+// namespace, port (the name of one of the instance's ports, instead of its port), and
+// version, tag (repeated: all of them), meta.KEY and filter (an expression), which an
+// instance must fit: muster:///users?zone=eu-1b&version=2. Any other parameter, and a
+// target with an authority, is refused.
 //
 // # Policies
 //

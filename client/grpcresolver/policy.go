@@ -74,7 +74,7 @@ func (p *picker) view() *muster.View {
 	if got := p.last.Load(); got != nil && got.of == v {
 		return got.view
 	}
-	made := &part{v, v.Filtered(func(i *muster.Instance) bool { return p.ready[address(i)] != nil })}
+	made := &part{v, v.Filtered(func(i *muster.Instance) bool { return p.ready[p.cell.address(i)] != nil })}
 	p.last.Store(made)
 	return made.view
 }
@@ -98,7 +98,7 @@ func (p *picker) Pick(info grpcbalancer.PickInfo) (grpcbalancer.PickResult, erro
 	}
 	began := time.Now()
 	return grpcbalancer.PickResult{
-		SubConn: p.ready[address(choice.Instance)],
+		SubConn: p.ready[p.cell.address(choice.Instance)],
 		Done:    func(done grpcbalancer.DoneInfo) { p.done(choice, time.Since(began), done.Err) },
 	}, nil
 }

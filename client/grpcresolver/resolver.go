@@ -3,9 +3,7 @@ package grpcresolver
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +17,7 @@ import (
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/balancer"
 	"github.com/muster-registry/muster/client"
+	"github.com/muster-registry/muster/filter"
 )
 
 // Scheme is that of the targets.
@@ -60,6 +59,10 @@ func (b *builder) Build(target resolver.Target, cc resolver.ClientConn, _ resolv
 	if err != nil {
 		return nil, err
 	}
+	narrow, err := new(filter.Cache).Compile(&t.query)
+	if err != nil {
+		return nil, err
+	}
 	// The interface gives no context: the resolver ends by Close.
 	ctx, cancel := context.WithCancel(context.Background())
 	var opts []client.Option
@@ -76,7 +79,7 @@ func (b *builder) Build(target resolver.Target, cc resolver.ClientConn, _ resolv
 		cancel()
 		return nil, fmt.Errorf("making a balancer: %w", err)
 	}
-	r := &following{cc: cc, watch: w, cancel: cancel, query: t.query, cell: &cell{balancer: learnt, zone: t.zone}}
+	r := &following{cc: cc, watch: w, cancel: cancel, narrow: narrow, cell: &cell{balancer: learnt, zone: t.zone, port: t.port}}
 	if r.cell.zone == "" {
 		r.cell.zone = b.c.Zone()
 	}
@@ -86,8 +89,8 @@ func (b *builder) Build(target resolver.Target, cc resolver.ClientConn, _ resolv
 
 // wanted is what a target names.
 type wanted struct {
-	service, namespace, zone string
-	query                    muster.Query
+	service, namespace, zone, port string
+	query                          muster.Query
 }
 
 // parse reads a target.
@@ -122,12 +125,16 @@ func parse(u *url.URL) (wanted, error) {
 			t.zone = v[0]
 		case name == "namespace":
 			t.namespace = v[0]
+		case name == "port":
+			t.port = v[0]
+		case name == "filter":
+			t.query.Filter = v[0]
 		case name == "version":
 			t.query.Version = v[0]
 		case name == "tag":
 			t.query.Tags = v
 		default:
-			return bad("%q is none of zone, namespace, version, tag, meta.KEY", name)
+			return bad("%q is none of zone, namespace, port, version, tag, meta.KEY, filter", name)
 		}
 	}
 	return t, nil
@@ -139,7 +146,7 @@ type following struct {
 	watch   *client.Watch
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	query   muster.Query
+	narrow  *filter.Filter
 	cell    *cell
 	told    bool // of somebody to connect to; the goroutine's
 }
@@ -148,6 +155,7 @@ type following struct {
 type cell struct {
 	balancer *balancer.Balancer
 	zone     string
+	port     string // name; "" is the instance's port
 	view     atomic.Pointer[muster.View]
 }
 
@@ -182,12 +190,19 @@ func (r *following) await(ctx context.Context) error {
 
 // tell gives the connection the instances of a view.
 func (r *following) tell(v *muster.View) {
-	v = v.Filtered(r.query.Match)
+	part, err := r.narrow.Apply(v)
+	if err != nil { // an expression that these instances cannot be asked
+		r.cc.ReportError(err)
+		return
+	}
+	if v = part; r.cell.port != "" {
+		v = v.Filtered(func(i *muster.Instance) bool { _, ok := i.HostPort(r.cell.port); return ok })
+	}
 	r.cell.view.Store(v)
 	state := resolver.State{}
 	seen := map[string]bool{}
 	for _, i := range candidates(v) {
-		addr := address(i)
+		addr := r.cell.address(i)
 		if seen[addr] {
 			continue
 		}
@@ -237,7 +252,11 @@ func nobody(v *muster.View) error {
 	return muster.Errorf(muster.CodeNoInstance, "service %s has no instance (%s)", v.Service, v.EmptyReason)
 }
 
-func address(i *muster.Instance) string { return net.JoinHostPort(i.Address, strconv.Itoa(i.Port)) }
+// address is where calls go at an instance.
+func (c *cell) address(i *muster.Instance) string {
+	addr, _ := i.HostPort(c.port)
+	return addr
+}
 
 type (
 	cellKey     struct{}

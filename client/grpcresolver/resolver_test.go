@@ -166,10 +166,38 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestPortAndFilter: a named port instead of the port, and instances that an
+// expression fits, which is read again from every view.
+func TestPortAndFilter(t *testing.T) {
+	n := newNode(t)
+	a, b, c := up("a", 1), up("b", 2), up("c", 3)
+	a.Ports, b.Ports = map[string]int{"grpc": 11}, map[string]int{"grpc": 12}
+	a.Version, b.Version, c.Version = "2", "2", "2"
+	n.show("", nil, a, b, c)
+	cc := &conn{states: make(chan resolver.State, 10), errs: make(chan error, 10)}
+	r, err := grpcresolver.New(newClient(t, n)).Build(target(t, "muster:///users?port=grpc&filter="+url.QueryEscape(`id != "a" and version == "2"`)), cc, resolver.BuildOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if s := <-cc.states; len(s.Addresses) != 1 || s.Addresses[0].Addr != "127.0.0.1:12" {
+		t.Errorf("resolved %+v", s.Addresses)
+	}
+	newer := *b
+	newer.Version = "3"
+	n.show("", nil, a, &newer, c)
+	if s := <-cc.states; len(s.Addresses) != 0 {
+		t.Errorf("resolved %+v", s.Addresses)
+	}
+	if err := <-cc.errs; err == nil {
+		t.Error("nobody fits, and nobody was told")
+	}
+}
+
 func TestTargets(t *testing.T) {
 	n := newNode(t)
 	cl := newClient(t, n)
-	for _, bad := range []string{"muster://host/users", "muster:///", "muster:///users?zon=a", "muster:///users?zone=a&zone=b", "muster:///-", "muster:///users?namespace=-", "muster:///users?meta.=x", "muster:///a/b", "muster:///users?%zz"} {
+	for _, bad := range []string{"muster://host/users", "muster:///", "muster:///users?zon=a", "muster:///users?zone=a&zone=b", "muster:///-", "muster:///users?namespace=-", "muster:///users?meta.=x", "muster:///a/b", "muster:///users?filter=prt+==+1", "muster:///users?%zz"} {
 		u, err := url.Parse(bad)
 		if err != nil {
 			t.Fatal(err)

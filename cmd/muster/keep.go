@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,16 +29,7 @@ func newClient(g *global) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Config{Addrs: a.addrs, Transport: agent{a.http.Transport}, StopTimeout: stopTimeout})
-}
-
-// agent names this program in what a client sends.
-type agent struct{ http.RoundTripper }
-
-func (t agent) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("User-Agent", "muster/"+version)
-	return t.RoundTripper.RoundTrip(r)
+	return client.New(client.Config{Addrs: a.addrs, Transport: a.http.Transport, UserAgent: "muster/" + version, StopTimeout: stopTimeout})
 }
 
 // kept is an instance that is kept registered, and says how that goes.
