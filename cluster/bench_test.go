@@ -58,7 +58,7 @@ func spread(b *testing.B, write func(worker int) error) {
 }
 
 func benchMuster(b *testing.B) {
-	g := newGroup(b, 3, func(n *node) { n.cfg.Profile = cluster.ProfileDefault }).start()
+	g := newGroup(b, 3, func(n *node) { n.cfg.Timing.Profile = cluster.ProfileDefault }).start()
 	g.leader().write("first")
 	op := append([]byte{opWrite}, make([]byte, benchOp)...)
 	spread(b, func(worker int) error {
@@ -70,7 +70,7 @@ func benchMuster(b *testing.B) {
 
 // BenchmarkReadIndex reads from a follower: many readers share a call.
 func BenchmarkReadIndex(b *testing.B) {
-	g := newGroup(b, 3, func(n *node) { n.cfg.Profile = cluster.ProfileDefault }).start()
+	g := newGroup(b, 3, func(n *node) { n.cfg.Timing.Profile = cluster.ProfileDefault }).start()
 	n := g.follower()
 	n.write("first")
 	spread(b, func(int) error {
@@ -84,7 +84,7 @@ func BenchmarkReadIndex(b *testing.B) {
 func BenchmarkFailover(b *testing.B) {
 	for _, p := range []cluster.Profile{cluster.ProfileFast, cluster.ProfileDefault} {
 		b.Run(string(p), func(b *testing.B) {
-			g := newGroup(b, 3, func(n *node) { n.cfg.Profile = p }).start()
+			g := newGroup(b, 3, func(n *node) { n.cfg.Timing.Profile = p }).start()
 			var worst, sum time.Duration
 			for b.Loop() {
 				leader := g.leader()

@@ -67,6 +67,14 @@ type Addrs struct {
 	Advertise string
 }
 
+// Timing says how soon a leader that is gone is replaced.
+type Timing struct {
+	// Profile is ProfileDefault when empty.
+	Profile Profile
+	// SlowFailover leaves the election after a leader's death to raft's timers.
+	SlowFailover bool
+}
+
 // Config says who a node is and whom it belongs with.
 type Config struct {
 	// DataDir holds everything the node must not forget. It is made if missing.
@@ -83,15 +91,12 @@ type Config struct {
 	// only join.
 	BootstrapExpect int
 	// Join are gossip addresses to find others by; the node's own may be among them.
-	Join []string
-	// Profile is ProfileDefault when empty.
-	Profile Profile
+	Join   []string
+	Timing Timing
 	// Keys are the cluster's secrets, of peer.KeySize bytes each: the first is used,
 	// any is accepted. With any, nodes encrypt what they say to each other and speak
 	// only with nodes that have one of them.
 	Keys [][]byte
-	// SlowFailover leaves the election after a leader's death to raft's timers.
-	SlowFailover bool
 	// MinFreePercent is the share of the data directory's file system, in percent up
 	// to 90, below which the node writes no more: 10 where it is 0, no limit where it
 	// is negative. 4 GiB are enough on any.
@@ -105,11 +110,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ClusterName == "" {
 		c.ClusterName = "muster"
 	}
-	if c.Profile == "" {
-		c.Profile = ProfileDefault
+	if c.Timing.Profile == "" {
+		c.Timing.Profile = ProfileDefault
 	}
-	if _, ok := profiles[c.Profile]; !ok {
-		return c, exitErrorf(exitConfig, "--raft-profile %q is none of fast, default, slow", c.Profile)
+	if _, ok := profiles[c.Timing.Profile]; !ok {
+		return c, exitErrorf(exitConfig, "--raft-profile %q is none of fast, default, slow", c.Timing.Profile)
 	}
 	if c.MinFreePercent == 0 {
 		c.MinFreePercent = defaultMinFree

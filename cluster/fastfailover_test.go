@@ -35,7 +35,7 @@ func electionsOf(t *testing.T, nodes []*node) (sum float64) {
 // hands over, nor when it is cut off, nor where they were told not to.
 func TestDeadLeaderIsNoticedAtOnce(t *testing.T) {
 	t.Parallel()
-	slow := func(n *node) { n.cfg.Profile = cluster.ProfileSlow }
+	slow := func(n *node) { n.cfg.Timing.Profile = cluster.ProfileSlow }
 	t.Run("killed", func(t *testing.T) {
 		t.Parallel()
 		g := newGroup(t, 3, slow).start()
@@ -75,7 +75,7 @@ func TestDeadLeaderIsNoticedAtOnce(t *testing.T) {
 	}
 	t.Run("turned off", func(t *testing.T) {
 		t.Parallel()
-		g := newGroup(t, 3, func(n *node) { n.cfg.SlowFailover = true }).start()
+		g := newGroup(t, 3, func(n *node) { n.cfg.Timing.SlowFailover = true }).start()
 		leader := g.leader()
 		rest := g.others(leader)
 		leader.kill()

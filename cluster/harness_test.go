@@ -164,7 +164,7 @@ func (g *group) add(expect int, change ...func(*node)) *node {
 	n := &node{
 		t: g.t, log: &lines{}, registry: prometheus.NewRegistry(),
 		cfg: cluster.Config{
-			DataDir: g.t.TempDir() + "/data", Name: fmt.Sprintf("n%d", len(g.nodes)), BootstrapExpect: expect, Profile: cluster.ProfileFast,
+			DataDir: g.t.TempDir() + "/data", Name: fmt.Sprintf("n%d", len(g.nodes)), BootstrapExpect: expect, Timing: cluster.Timing{Profile: cluster.ProfileFast},
 			Addrs: cluster.Addrs{API: fmt.Sprintf("127.0.0.1:%d", 7400+10*len(g.nodes)), Peer: freeAddr(g.t), Gossip: freeAddr(g.t)},
 		},
 		faults: cluster.Faults{Log: &logstore.Faults{}, Links: g.links, Stabilise: 300 * time.Millisecond},

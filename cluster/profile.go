@@ -71,7 +71,7 @@ type Faults struct {
 }
 
 func (c *Config) timing(f *Faults) timing {
-	t := profiles[c.Profile]
+	t := profiles[c.Timing.Profile]
 	t.foundAfter, t.commit = bootstrapStable, commitTimeout
 	t.snapshots = raft.ReloadableConfig{SnapshotInterval: snapshotInterval, SnapshotThreshold: snapshotThreshold, TrailingLogs: trailingLogs}
 	if f.Stabilise != 0 {

@@ -46,7 +46,7 @@ func Recover(ctx context.Context, r Recovery) (Recovered, error) {
 	if _, err := os.Stat(filepath.Join(r.DataDir, identityFile)); err != nil {
 		return Recovered{}, exitErrorf(exitConfig, "%s is not the data directory of a node: %w", r.DataDir, err)
 	}
-	n := &Node{logger: r.Logger, timing: (&Config{Profile: ProfileDefault}).timing(&Faults{}), failed: make(chan struct{})}
+	n := &Node{logger: r.Logger, timing: (&Config{Timing: Timing{Profile: ProfileDefault}}).timing(&Faults{}), failed: make(chan struct{})}
 	var err error
 	if n.dir, err = openDataDir(r.DataDir); err != nil {
 		return Recovered{}, err

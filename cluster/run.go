@@ -187,7 +187,7 @@ func (n *Node) startLoops(ctx context.Context, r *raft.Raft, transport *peer.Tra
 	n.loops.Go(func() { n.watchLeadership(ctx, r.LeaderCh()) })
 	n.loops.Go(func() { n.watchLeader(ctx, r) })
 	n.loops.Go(func() { n.nudges.run(ctx, transport) })
-	if !n.cfg.SlowFailover {
+	if !n.cfg.Timing.SlowFailover {
 		n.loops.Go(func() { n.watchLife(ctx, transport.Inject) })
 	}
 }

@@ -16,7 +16,7 @@ import (
 // node, the leader stays, and all is well again when the backlog is gone.
 func TestSlowDiskRefusesRegistrationsFirst(t *testing.T) {
 	t.Parallel()
-	g := newGroup(t, 3, func(n *node) { n.cfg.Profile = cluster.ProfileSlow }).start()
+	g := newGroup(t, 3, func(n *node) { n.cfg.Timing.Profile = cluster.ProfileSlow }).start()
 	leader := g.leader()
 	term := leader.CurrentTerm()
 	follower := g.others(leader)[0]

@@ -18,7 +18,7 @@ import (
 func TestRefusedConfigurations(t *testing.T) {
 	good := func(t *testing.T) cluster.Config {
 		return cluster.Config{
-			DataDir: t.TempDir(), BootstrapExpect: 1, Profile: cluster.ProfileFast,
+			DataDir: t.TempDir(), BootstrapExpect: 1, Timing: cluster.Timing{Profile: cluster.ProfileFast},
 			Addrs: cluster.Addrs{API: "127.0.0.1:7400", Peer: "127.0.0.1:0", Gossip: "127.0.0.1:0"},
 		}
 	}
@@ -29,7 +29,7 @@ func TestRefusedConfigurations(t *testing.T) {
 	}{
 		"a seed without port":    {func(t *testing.T, c *cluster.Config) { c.Join = []string{"127.0.0.1"} }, 78, "--join"},
 		"a seed with port zero":  {func(t *testing.T, c *cluster.Config) { c.Join = []string{"127.0.0.1:0"} }, 78, "--join"},
-		"an unknown profile":     {func(t *testing.T, c *cluster.Config) { c.Profile = "warp" }, 78, "--raft-profile"},
+		"an unknown profile":     {func(t *testing.T, c *cluster.Config) { c.Timing.Profile = "warp" }, 78, "--raft-profile"},
 		"a negative expectation": {func(t *testing.T, c *cluster.Config) { c.BootstrapExpect = -1 }, 78, "--bootstrap-expect"},
 		"no data directory":      {func(t *testing.T, c *cluster.Config) { c.DataDir = "" }, 78, "data directory"},
 		"an unwritable data directory": {func(t *testing.T, c *cluster.Config) {

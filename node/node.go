@@ -193,7 +193,8 @@ func (n *Node) assemble(deps Deps, metrics *prometheus.Registry) error {
 			API: n.api.Addr().String(), Peer: n.cfg.PeerAddr, Gossip: n.cfg.GossipAddr, Advertise: n.cfg.Advertise,
 		},
 		BootstrapExpect: n.cfg.Found.BootstrapExpect, Join: n.cfg.Found.Join,
-		Profile: cluster.Profile(n.cfg.RaftProfile), Insecure: n.cfg.Insecure, Keys: n.keys, SlowFailover: n.cfg.SlowFailover,
+		Timing:   cluster.Timing{Profile: cluster.Profile(n.cfg.RaftProfile), SlowFailover: n.cfg.SlowFailover},
+		Insecure: n.cfg.Insecure, Keys: n.keys,
 		MinFreePercent: n.cfg.MinFreePercent,
 	}, cluster.Deps{FSM: n.state, Logger: deps.Logger, Registerer: metrics, Faults: deps.Faults})
 	if err != nil {

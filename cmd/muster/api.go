@@ -79,34 +79,47 @@ func (a *api) call(ctx context.Context, method, path string, query url.Values, i
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	var failures []error
-	for _, addr := range a.addrs {
-		resp, err := a.send(ctx, method, addr+path, body)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			failures = append(failures, err)
-			if method != http.MethodGet && !notSent(err) {
-				return nil, fmt.Errorf("%w (the write may have happened; it is safe to repeat)", err)
-			}
-			continue
+	resp, err := a.ask(ctx, a.http, "it is safe to repeat", func(addr string) (*http.Request, error) {
+		req, err := http.NewRequestWithContext(ctx, method, addr+path, bytes.NewReader(body))
+		if err == nil && body != nil {
+			req.Header.Set("Content-Type", "application/json")
 		}
-		return resp.Header, readAnswer(resp, out)
+		return req, err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("no node answered: %w\n  is it running? --addr or MUSTER_ADDR says where", errors.Join(failures...))
+	return resp.Header, readAnswer(resp, out)
 }
 
-func (a *api) send(ctx context.Context, method, target string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, target, bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("making the request: %w", err)
+// ask sends one request, which build makes for the address of a node, to the first
+// node that can be reached; whatever that answers is the answer. After a write that may
+// have happened no other is asked, and advice is what the user is told.
+func (a *api) ask(ctx context.Context, client *http.Client, advice string, build func(addr string) (*http.Request, error)) (*http.Response, error) {
+	var failures []error
+	for _, addr := range a.addrs {
+		req, err := build(addr)
+		if err != nil {
+			return nil, fmt.Errorf("making the request: %w", err)
+		}
+		req.Header.Set("User-Agent", "muster/"+version)
+		resp, err := client.Do(req)
+		switch {
+		case err == nil:
+			return resp, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case req.Method != http.MethodGet && !notSent(err):
+			return nil, fmt.Errorf("%w (the write may have happened: %s)", err, advice)
+		}
+		failures = append(failures, err)
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	req.Header.Set("User-Agent", "muster/"+version)
-	return a.http.Do(req)
+	return nil, noAnswer(failures)
+}
+
+// noAnswer is the error where no node could be reached.
+func noAnswer(failures []error) error {
+	return fmt.Errorf("no node answered: %w\n  is it running? --addr or MUSTER_ADDR says where", errors.Join(failures...))
 }
 
 func readAnswer(resp *http.Response, out any) error {

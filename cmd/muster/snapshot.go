@@ -265,38 +265,22 @@ func (t *toldFile) Close() error { return t.f.Close() }
 func (a *api) stream(ctx context.Context, method, path string, prepare func(*http.Request) error) (*http.Response, error) {
 	client := *a.http
 	client.Timeout = 0 // only ctx ends it
-	var failures []error
-	for _, addr := range a.addrs {
+	resp, err := a.ask(ctx, &client, "look before you repeat it", func(addr string) (*http.Request, error) {
 		req, err := http.NewRequestWithContext(ctx, method, addr+path, nil)
-		if err != nil {
-			return nil, fmt.Errorf("making the request: %w", err)
+		if err == nil && prepare != nil {
+			err = prepare(req)
 		}
-		req.Header.Set("User-Agent", "muster/"+version)
-		if prepare != nil {
-			if err := prepare(req); err != nil {
-				return nil, err
-			}
-		}
-		resp, err := client.Do(req)
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return nil, ctx.Err()
-		case err != nil && method != http.MethodGet && !notSent(err):
-			return nil, fmt.Errorf("%w (it may have happened: look before you repeat it)", err)
-		case err != nil:
-			failures = append(failures, err)
-			continue
-		case resp.StatusCode >= 400:
-			defer resp.Body.Close()
-			b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-			if err != nil {
-				return nil, fmt.Errorf("reading the answer: %w", err)
-			}
-			return nil, problem.Decode(resp.StatusCode, b)
-		}
-		return resp, nil
+		return req, err
+	})
+	if err != nil || resp.StatusCode < 400 {
+		return resp, err
 	}
-	return nil, fmt.Errorf("no node answered: %w\n  is it running? --addr or MUSTER_ADDR says where", errors.Join(failures...))
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	return nil, problem.Decode(resp.StatusCode, b)
 }
 
 // progress tells a person on a terminal how far a copy has come.

@@ -168,7 +168,7 @@ func (w *watcher) unreachable(round []error) error {
 			return err
 		}
 	}
-	return fmt.Errorf("no node answered: %w\n  is it running? --addr or MUSTER_ADDR says where", errors.Join(round...))
+	return noAnswer(round)
 }
 
 // isFinal reports whether asking again, or asking another node, is of no use.
