@@ -162,7 +162,9 @@ type checks struct {
 	overload []*Record // refusals that hold up expiry
 	watches  map[string]*watchCheck
 	shown    []shown
-	last     int64 // of the times of the records
+	last     int64    // of the times of the records
+	drift    [2]int64 // of the wall clock against the monotonic one: least, most
+	grain    int64    // how far two wall clocks may seem apart, ms
 }
 
 func (c *checks) violate(checker string, records []int64, format string, args ...any) {
@@ -180,6 +182,12 @@ func (c *checks) first(r *Record) {
 	}
 	c.Attempts[r.Kind][r.Outcome]++
 	c.last = max(c.last, r.Return)
+	if d := r.Wall - r.Call; r.Wall > 0 {
+		if c.drift[0] == 0 {
+			c.drift = [2]int64{d, d}
+		}
+		c.drift = [2]int64{min(c.drift[0], d), max(c.drift[1], d)}
+	}
 	if r.Kind == KindEvents && r.Outcome == OK {
 		if err := c.log.page(r); err != nil {
 			c.violate("log", []int64{r.ID}, "%v", err)

@@ -65,6 +65,12 @@ type leaseKey struct {
 // checkLeases holds what the owners did against what became of their leases.
 func (c *checks) checkLeases() {
 	c.Leases.Early = time.Hour
+	// Stamps are of the wall clock: where it was set during the run, by so much less is
+	// known.
+	c.grain = stampUnit + (c.drift[1]-c.drift[0]+999_999)/1e6
+	if c.grain > 50*stampUnit {
+		c.unsure("the wall clock was set by %d ms during the run", c.grain)
+	}
 	trouble := c.trouble()
 	for _, k := range c.leaseKeys() {
 		c.checkTold(k)
@@ -148,12 +154,12 @@ func (c *checks) checkTold(k *leaseKey) {
 			}
 		}
 		switch {
-		case t.gone && reg.index > dereg.index && reg.index > 0 && !c.log.restoredBetween(reg.index, c.log.end()):
+		case t.gone && reg.index > dereg.index && reg.index > 0 && !c.log.restoredBy(reg.index, t.back+c.grain):
 			n := slices.IndexFunc(events, func(e Event) bool { return e.Index > reg.index && ends(e) })
-			if n < 0 || events[n].Time > t.back+stampUnit {
+			if n < 0 || events[n].Time > t.back+c.grain {
 				c.violate("lease", []int64{reg.record, t.record}, "%s was told that it is gone, and had been registered at %d", k.key, reg.index)
 			}
-		case !t.gone && dereg.index > reg.index && !c.log.restoredBetween(dereg.index, c.log.end()):
+		case !t.gone && dereg.index > reg.index && !c.log.restoredBy(dereg.index, t.back+c.grain):
 			if !slices.ContainsFunc(events, func(e Event) bool { return e.Index > dereg.index && !ends(e) }) {
 				c.violate("lease", []int64{dereg.record, t.record}, "a heartbeat of %s was acknowledged, which had been deregistered at %d", k.key, dereg.index)
 			}
@@ -220,9 +226,10 @@ func (c *checks) checkLives(k *leaseKey, trouble []gap) {
 				heard, record = at, t.record
 			}
 		}
-		limit, calm := latest(heard, k.ttl, trouble)
+		limit := latest(heard, k.ttl, trouble)
+		calm := !l.held && !slices.ContainsFunc(trouble, func(g gap) bool { return g.from <= l.to.Time && g.to >= heard })
 		if l.held {
-			limit, calm = limit+lateHeld, false
+			limit += lateHeld
 		}
 		late := l.to.Time - heard - k.ttl
 		if l.to.Time > limit {
@@ -254,11 +261,11 @@ func (c *checks) checkEarly(k *leaseKey, l life) {
 				continue // it came after
 			}
 		} else if slices.ContainsFunc(events, func(e Event) bool {
-			return e.Index > l.to.Index && !ends(e) && e.Time <= t.back+stampUnit
-		}) || c.log.restoredBetween(l.to.Index, c.log.end()) && t.sent >= l.to.Time {
+			return e.Index > l.to.Index && !ends(e) && e.Time <= t.back+c.grain
+		}) || c.log.restoredBy(l.to.Index, t.back+c.grain) {
 			continue // it may have renewed what came after
 		}
-		if after := l.to.Time - (t.sent + k.ttl); after < -stampUnit {
+		if after := l.to.Time - (t.sent + k.ttl); after < -c.grain {
 			c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms before the ttl after its last acknowledged renewal was sent, at %d", k.key, k.ttl, l.to.Time, l.to.Index, -after, t.sent)
 			return
 		} else if t.index >= l.from.Index || t.index == 0 {
@@ -267,21 +274,19 @@ func (c *checks) checkEarly(k *leaseKey, l life) {
 	}
 }
 
-// latest is the time by which a lease has to have ended, and whether nothing happened
-// meanwhile.
-func latest(heard, ttl int64, trouble []gap) (limit int64, calm bool) {
-	limit, calm = heard+ttl+lateCalm, true
+// latest is the time by which a lease has to have ended.
+func latest(heard, ttl int64, trouble []gap) int64 {
+	limit := heard + ttl + lateCalm
 	for _, g := range trouble {
 		if g.to < heard || g.from > limit {
 			continue
 		}
-		calm = false
 		limit += g.to - max(g.from, heard) + ttl + lateFault
 		if g.anew {
 			limit = max(limit, g.to+ttl+lateFault)
 		}
 	}
-	return limit, calm
+	return limit
 }
 
 // gap is a time of trouble, in Unix ms.

@@ -170,6 +170,11 @@ func (l *ledger) restoredBetween(from, to uint64) bool {
 	return slices.ContainsFunc(l.restores, func(e Event) bool { return e.Index > from && e.Index <= to })
 }
 
+// restoredBy reports whether a backup was restored after index, before a time (Unix ms).
+func (l *ledger) restoredBy(index uint64, ms int64) bool {
+	return slices.ContainsFunc(l.restores, func(e Event) bool { return e.Index > index && e.Time <= ms })
+}
+
 // lastOf is the index of the last entry up to at that changed a service; a restore
 // changes all.
 func (l *ledger) lastOf(service string, at uint64) (last uint64) {
