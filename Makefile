@@ -1,17 +1,20 @@
 # make          build bin/muster
 # make run      build, then start three nodes on loopback with curl lines to paste
 # make test     what CI runs: gofmt, vet, the house test, all tests with -race
-# make bench    benchmarks, with ratios against floors measured in the same run
+# make bench    measures a cluster it starts (muster bench), with floors measured in the
+#               same run; BENCH= more flags, such as BENCH='-o markdown'
+# make bench-go the benchmarks of the packages, for work on one of them
 # make fuzz     every fuzz target for FUZZTIME (10s)
 # make mutants  deliberate bugs (room fault): each must be caught by the tests named
 # make lint     staticcheck
 # make release  the binaries of a release in dist/, with SHA256SUMS
 # make rules    tests of the Prometheus rules, where promtool is installed
 GO      ?= go
+BENCH   ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: build run demo test fmt-check lint rules release bench fuzz mutants clean
+.PHONY: build run demo test fmt-check lint rules release bench bench-go fuzz mutants clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
@@ -35,7 +38,10 @@ lint:
 rules:
 	./scripts/rules.sh
 
-bench:
+bench: build
+	@env -u MUSTER_ADDR bin/muster bench $(BENCH)
+
+bench-go:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 release:

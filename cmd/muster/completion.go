@@ -146,9 +146,12 @@ func settingKeys(context.Context, *api, string, []string) ([]cobra.Completion, e
 	return keys, nil
 }
 
-// flagValues are the flags of which the values are known, or can be asked for.
+// flagValues are the flags of which the values are known, or can be asked for; with a
+// verb before it, where it is otherwise for that verb.
 var flagValues = map[string]completer{
 	"output":       words("text", "json"),
+	"bench output": words("text", "json", "markdown"),
+	"bench run":    scenarioNames,
 	"strategy":     words(muster.StrategyNames()...),
 	"status":       words("unknown", "up", "down", "draining", "maintenance"),
 	"on-expiry":    words("remove", "down"),
@@ -165,8 +168,11 @@ var flagValues = map[string]completer{
 // where it names one, and nothing otherwise.
 func completeFlags(cmd *cobra.Command, g *global) {
 	give := func(f *pflag.Flag) {
-		values, known := flagValues[f.Name]
-		if !known && (f.Name == "config" || strings.HasSuffix(f.Name, "-file") || strings.HasSuffix(f.Name, "-dir")) {
+		values, known := flagValues[cmd.Name()+" "+f.Name]
+		if !known {
+			values, known = flagValues[f.Name]
+		}
+		if !known && (f.Name == "config" || f.Name == "json" || strings.HasSuffix(f.Name, "-file") || strings.HasSuffix(f.Name, "-dir")) {
 			return // the shell's own, which is files
 		}
 		err := cmd.RegisterFlagCompletionFunc(f.Name, func(cmd *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -80,7 +80,7 @@ pick --exec" end with the code of the command they run, 126 where it cannot be r
 		newServices(g), newInstances(g), newRegister(g), newDeregister(g), newOverride(g), newSettings(g), newEvents(g),
 		newWatch(g), newPick(g), newRun(g), newWait(g),
 		newKeygen(g), newSnapshot(g), newRepair(g), newRecover(g),
-		newVersion(g),
+		newBench(g), newBenchFloor(), newVersion(g),
 	)
 	root.SuggestionsMinimumDistance = 2
 	completeFlags(root, g)

@@ -1,0 +1,108 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/muster-registry/muster"
+)
+
+// expiryTTL is that of the leases that fall silent: the least there is.
+const expiryTTL = muster.MinTTL
+
+// runExpiry registers instances and never beats for them. Five of them are a service,
+// and there are many other leases, so that the expiry governor does not take it for
+// the mass loss that it is.
+func runExpiry(ctx context.Context, w *world) ([]Result, error) {
+	if _, err := w.leased(ctx, w.size(10_000, 500)); err != nil {
+		return nil, err
+	}
+	count := w.size(500, 30)
+	reader, err := w.role(ctx, "follower", 0)
+	if err != nil {
+		return nil, err
+	}
+	gone := silent{at: map[string]time.Time{}}
+	s := streams{buffer: muster.MaxBatchBytes}
+	defer s.close()
+	watch := fmt.Sprintf("%s/v1/watch?namespace=%s&prefix=silent-", reader.URL, w.namespace)
+	if err := s.open(ctx, w.cfg.TLS, []string{watch}, func(_ int, data []byte) { gone.note(data) }); err != nil {
+		return nil, err
+	}
+	before, err := w.cluster.meter(w.client).usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	due := map[string]time.Time{}
+	began := time.Now()
+	pace := time.NewTicker(w.cfg.Duration / time.Duration(count))
+	defer pace.Stop()
+	for n := range count {
+		service, id := fmt.Sprintf("silent-%d", n/5), fmt.Sprintf("i-%d", n)
+		due[id] = time.Now().Add(expiryTTL)
+		url := w.cluster.Nodes[n%len(w.cluster.Nodes)].URL + w.path(service, id, "")
+		if _, err := send(ctx, w.client, "PUT", url, body(n, expiryTTL.String()), 201); err != nil {
+			return nil, err
+		}
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	if err := until(ctx, "all silent instances to be gone", func() (bool, error) {
+		seen, err := gone.count()
+		return seen == count, errors.Join(err, s.failed())
+	}); err != nil {
+		return nil, err
+	}
+	sample := Sample{Ops: count, Elapsed: time.Since(began)}
+	for id, at := range gone.at {
+		sample.Took = append(sample.Took, at.Sub(due[id]))
+	}
+	slices.Sort(sample.Took)
+	after, err := w.cluster.meter(w.client).usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := resultOf(sample, Usage{CPU: after.CPU - before.CPU, Resident: after.Resident})
+	r.Extra = map[string]float64{"earliest_ms": millis(sample.Took[0])}
+	return []Result{r}, nil
+}
+
+// silent notes when instances were told to have expired.
+type silent struct {
+	mu  sync.Mutex
+	at  map[string]time.Time // guarded by mu
+	bad error                // guarded by mu
+}
+
+func (s *silent) note(data []byte) {
+	now := time.Now()
+	var change struct {
+		Events []muster.Event `json:"events"`
+	}
+	err := json.Unmarshal(bytes.TrimPrefix(data, []byte("data:")), &change)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil && s.bad == nil {
+		s.bad = fmt.Errorf("reading a change: %w", err)
+	}
+	for _, e := range change.Events {
+		if e.Type == muster.EventExpired {
+			s.at[e.ID] = now
+		}
+	}
+}
+
+func (s *silent) count() (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.at), s.bad
+}

@@ -1,0 +1,154 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-registry/muster"
+)
+
+// cleanupFor bounds taking out of a running cluster what was put into it.
+const cleanupFor = time.Minute
+
+// body is an instance as the loads register it: of middling size.
+func body(n int, ttl string) string {
+	return fmt.Sprintf(`{"address":"10.%d.%d.%d","port":8080,"ttl":%q,"version":"1.4.2","zone":"eu-1a","tags":["canary"],"meta":{"team":"pay"}}`,
+		n>>16&255, n>>8&255, n&255, ttl)
+}
+
+// item is the same in a batch.
+func item(namespace, service, id string, n int, ttl string) string {
+	return fmt.Sprintf(`{"namespace":%q,"service":%q,"id":%q,%s`, namespace, service, id, body(n, ttl)[1:])
+}
+
+// path is that of an instance, or of its service where id is "".
+func (w *world) path(service, id string, more string) string {
+	p := "/v1/services/" + url.PathEscape(service)
+	if id != "" {
+		p += "/instances/" + url.PathEscape(id)
+	}
+	return p + more + "?namespace=" + w.namespace
+}
+
+// long is a ttl that outlives a run, so that what is not beaten stays.
+const long = "1h"
+
+// service fills a service with size instances of that ttl, once, and returns its
+// name. Instances are called i-0, i-1, ….
+func (w *world) service(ctx context.Context, kind string, size int, ttl string) (string, error) {
+	name := fmt.Sprintf("%s-%d", kind, size)
+	if w.fixtures[name] {
+		return name, nil
+	}
+	w.fixtures[name] = true
+	keys := make([]muster.InstanceKey, size)
+	for n := range keys {
+		keys[n] = muster.InstanceKey{Namespace: w.namespace, Service: name, ID: fmt.Sprintf("i-%d", n)}
+	}
+	if err := w.fill(ctx, keys, ttl, nil); err != nil {
+		return name, err
+	}
+	for _, n := range w.cluster.Nodes { // all of them have applied it then
+		if _, err := send(ctx, w.client, "GET", n.URL+w.path(name, "", "")+"&consistency=linearizable", "", 200); err != nil {
+			return name, err
+		}
+	}
+	return name, nil
+}
+
+// leased fills services of 100 instances each with long leases, once, and returns
+// all of them.
+func (w *world) leased(ctx context.Context, count int) ([]muster.InstanceKey, error) {
+	keys := keysOf(w.namespace, "leased", count)
+	if w.fixtures["leased"] {
+		return keys, nil
+	}
+	w.fixtures["leased"] = true
+	return keys, w.fill(ctx, keys, long, nil)
+}
+
+// keysOf names count instances in services of 100.
+func keysOf(namespace, kind string, count int) []muster.InstanceKey {
+	keys := make([]muster.InstanceKey, count)
+	for n := range keys {
+		keys[n] = muster.InstanceKey{Namespace: namespace, Service: fmt.Sprintf("%s-%d", kind, n/100), ID: fmt.Sprintf("i-%d", n%100)}
+	}
+	return keys
+}
+
+// fill registers instances by batches over all nodes, and calls done, unless nil,
+// with each batch when it was acknowledged and how long that took, from several
+// goroutines.
+func (w *world) fill(ctx context.Context, keys []muster.InstanceKey, ttl string, done func(batch []muster.InstanceKey, took time.Duration)) error {
+	w.remember(keys)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(6)
+	for first := 0; first < len(keys); first += muster.MaxBatchItems {
+		batch := keys[first:min(first+muster.MaxBatchItems, len(keys))]
+		url := w.cluster.Nodes[first/muster.MaxBatchItems%len(w.cluster.Nodes)].URL + "/v1/batch/register?timeout=30s"
+		group.Go(func() error {
+			items := make([]string, len(batch))
+			for n, k := range batch {
+				items[n] = item(k.Namespace, k.Service, k.ID, first+n, ttl)
+			}
+			began := time.Now()
+			text, err := send(ctx, w.client, "POST", url, `{"instances":[`+strings.Join(items, ",")+`]}`, 200)
+			if err == nil && strings.Contains(text, `"error"`) {
+				err = fmt.Errorf("a batch was not registered: %.300s", text)
+			}
+			if err == nil && done != nil {
+				done(batch, time.Since(began))
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// remember notes what has to be taken out of a running cluster.
+func (w *world) remember(keys []muster.InstanceKey) {
+	if w.cluster.owned {
+		return
+	}
+	for _, k := range keys {
+		w.keys = append(w.keys, w.path(k.Service, k.ID, ""))
+	}
+}
+
+// cleanUp takes out of a running cluster what the run has put into it.
+func (w *world) cleanUp(ctx context.Context) error {
+	next := make(chan string)
+	group, ctx := errgroup.WithContext(ctx)
+	for c := range 32 {
+		group.Go(func() error {
+			for path := range next {
+				url := w.cluster.Nodes[c%len(w.cluster.Nodes)].URL + path
+				// 404: it was never registered, as the load ended before.
+				if _, err := send(ctx, w.client, "DELETE", url, "", 204, 404); err != nil {
+					return fmt.Errorf("taking the benchmark's instances out of namespace %s: %w", w.namespace, err)
+				}
+			}
+			return nil
+		})
+	}
+	var feed sync.WaitGroup
+	feed.Go(func() {
+		defer close(next)
+		for _, path := range w.keys {
+			select {
+			case next <- path:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	err := group.Wait()
+	feed.Wait()
+	return err
+}
