@@ -51,6 +51,9 @@ const (
 	MaxListsInWork   = 4
 	MaxBackupsInWork = 4
 	MaxScrapesInWork = 4
+	// MaxSlowBodies is how many requests of a class a node waits for whose bodies take
+	// longer than SlowBodyAfter.
+	MaxSlowBodies = 256
 	// MaxApplyGap is how many entries of the log a node may be behind before it
 	// refuses registrations.
 	MaxApplyGap = 5000
@@ -77,6 +80,17 @@ const (
 	DefaultFall        = 3
 	DefaultRise        = 1
 	MaxFallRise        = 100
+	// AdmissionWait is how long a request waits for room in its class: longer, and its
+	// caller is better off with another node.
+	AdmissionWait = 250 * time.Millisecond
+	// HeaderTimeout, SlowBodyAfter, BodyTimeout, WriteTimeout and IdleTimeout are how
+	// long a client may take to send a head, to send a body while it has a place, to send
+	// it at all, to accept a piece of an answer, and to send the next request.
+	HeaderTimeout = 5 * time.Second
+	SlowBodyAfter = 250 * time.Millisecond
+	BodyTimeout   = 10 * time.Second
+	WriteTimeout  = 10 * time.Second
+	IdleTimeout   = time.Minute
 	// MaxProposalWait is how long operations may wait to be proposed, more of them
 	// than one log entry holds, before the leader refuses registrations;
 	// MaxProposalStall, how long few of them may.
@@ -109,6 +123,7 @@ type Limits struct {
 	InstancesPerService int `json:"instances_per_service"`
 	Services            int `json:"services"`
 	EventsPerAnswer     int `json:"events_per_answer"`
+	RequestIDBytes      int `json:"request_id_bytes"`
 	StreamsPerAddress   int `json:"streams_per_address"`
 	// ConnectionsPerAddress and Connections are those that clients may have open.
 	ConnectionsPerAddress int `json:"connections_per_address"`
@@ -120,6 +135,16 @@ type Limits struct {
 	ListsInWork   int `json:"lists_in_work"`
 	BackupsInWork int `json:"backups_in_work"`
 	ScrapesInWork int `json:"scrapes_in_work"`
+	// SlowBodies are those, of a class, that take longer than SlowBodyAfter.
+	SlowBodies int `json:"slow_bodies"`
+	// AdmissionWait is how long a request waits for room; the other times are those
+	// that a client may take.
+	AdmissionWait Duration `json:"admission_wait"`
+	HeaderTimeout Duration `json:"header_timeout"`
+	SlowBodyAfter Duration `json:"slow_body_after"`
+	BodyTimeout   Duration `json:"body_timeout"`
+	WriteTimeout  Duration `json:"write_timeout"`
+	IdleTimeout   Duration `json:"idle_timeout"`
 	// ApplyGap is in log entries; the other two are how long an operation waits to be
 	// proposed. Beyond them registrations are refused.
 	ApplyGap         int      `json:"apply_gap"`
@@ -138,6 +163,8 @@ type Limits struct {
 	DefaultTicketTTL Duration `json:"default_ticket_ttl"`
 	MaxTicketTTL     Duration `json:"max_ticket_ttl"`
 	MinCheckInterval Duration `json:"min_check_interval"`
+	MaxCheckInterval Duration `json:"max_check_interval"`
+	MaxMinIndexWait  Duration `json:"max_min_index_wait"`
 }
 
 // CurrentLimits returns the limits this build enforces, those that a node can be
@@ -150,16 +177,20 @@ func CurrentLimits() Limits {
 		Ports: MaxPorts, Checks: MaxChecks, Weight: MaxWeight, ReasonBytes: MaxReasonLen,
 		BodyBytes: MaxBodyBytes, BatchBytes: MaxBatchBytes, BatchItems: MaxBatchItems, HeartbeatItems: MaxHeartbeatItems,
 		URIBytes: MaxURIBytes, HeaderBytes: MaxHeaderBytes, JSONDepth: MaxJSONDepth, FilterBytes: MaxFilterLen,
-		InstancesPerService: MaxInstances, Services: MaxServices, EventsPerAnswer: MaxEvents, InstancesPerPick: MaxPicks,
+		InstancesPerService: MaxInstances, Services: MaxServices, EventsPerAnswer: MaxEvents, RequestIDBytes: MaxRequestIDLen, InstancesPerPick: MaxPicks,
 		StreamsPerAddress:     DefaultStreamsPerAddress,
 		ConnectionsPerAddress: DefaultConnectionsPerAddress, Connections: MaxConnections,
 		WritesInWork: MaxWritesInWork, ReadsInWork: MaxReadsInWork, ListsInWork: MaxListsInWork, BackupsInWork: MaxBackupsInWork, ScrapesInWork: MaxScrapesInWork,
+		SlowBodies: MaxSlowBodies, AdmissionWait: Duration(AdmissionWait),
+		HeaderTimeout: Duration(HeaderTimeout), SlowBodyAfter: Duration(SlowBodyAfter), BodyTimeout: Duration(BodyTimeout),
+		WriteTimeout: Duration(WriteTimeout), IdleTimeout: Duration(IdleTimeout),
 		ApplyGap: MaxApplyGap, ProposalWait: Duration(MaxProposalWait), ProposalStall: Duration(MaxProposalStall),
 		SnapshotBytes: MaxSnapshotBytes,
 		MinTTL:        Duration(MinTTL), MaxTTL: Duration(MaxTTL), DefaultTTL: Duration(DefaultTTL), MaxRemoveAfter: Duration(MaxRemoveAfter),
 		DefaultWait: Duration(DefaultWait), MaxWait: Duration(MaxWait),
 		DefaultTimeout: Duration(DefaultTimeout), MaxTimeout: Duration(MaxTimeout),
 		DefaultTicketTTL: Duration(DefaultTicketTTL), MaxTicketTTL: Duration(MaxTicketTTL),
-		MinCheckInterval: Duration(MinCheckInterval),
+		MinCheckInterval: Duration(MinCheckInterval), MaxCheckInterval: Duration(MaxCheckInterval),
+		MaxMinIndexWait: Duration(MaxMinIndexWait),
 	}
 }

@@ -36,18 +36,43 @@ func (c *call) readBody(buf *bytes.Buffer, limit int64) error {
 	}
 	// The deadline is for a client that sends its body drop by drop. It must be
 	// taken off again, or it would end the watch for the client's leaving.
-	rc := http.NewResponseController(c.w)
-	if c.r.ContentLength != 0 {
-		_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout))
-		defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
-	}
-	_, err := buf.ReadFrom(http.MaxBytesReader(c.w, c.r.Body, limit))
-	if err == nil {
+	if c.r.ContentLength == 0 {
 		return nil
 	}
+	rc := http.NewResponseController(c.w)
+	_ = rc.SetReadDeadline(time.Now().Add(muster.BodyTimeout))
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
+	watched := c.watchBody(rc)
+	_, err := buf.ReadFrom(http.MaxBytesReader(c.w, c.r.Body, limit))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return tooLarge
+		return watched.end(tooLarge)
 	}
+	if err != nil {
+		c.bodyBroken = true
+		err = malformedBody(err)
+	}
+	if err = watched.end(err); err == nil {
+		c.bodyRead = true
+	}
+	return err
+}
+
+// boundBody sees to it that an answer does not wait for ever for what nobody has read
+// of the body: net/http reads some of it before it answers. What came too slowly to be
+// read is not waited for at all.
+func (c *call) boundBody() {
+	if c.r.ContentLength == 0 || c.bodyRead {
+		return
+	}
+	until := time.Now().Add(muster.BodyTimeout)
+	if c.bodyBroken {
+		c.w.Header().Set("Connection", "close")
+		until = longAgo
+	}
+	_ = http.NewResponseController(c.w).SetReadDeadline(until)
+}
+
+func malformedBody(err error) error {
 	return muster.Errorf(muster.CodeMalformedRequest, "the body could not be read: it ends early, comes too slowly, or is not framed well").WithCause(err)
 }
 

@@ -78,6 +78,10 @@ type call struct {
 	gate *gate
 	left atomic.Bool
 
+	// bodyRead says that all of the body was read, bodyBroken that the rest of it will
+	// not be.
+	bodyRead, bodyBroken bool
+
 	// texts and n are the backing of header values made for this answer: one
 	// allocation instead of one a header.
 	texts [10]string
@@ -160,6 +164,7 @@ func (c *call) send(status int, contentType []string, body []byte) error {
 		c.set(headerLength, strconv.Itoa(len(body)))
 	}
 	c.status = status
+	c.boundBody()
 	c.w.WriteHeader(status)
 	c.deliver(body)
 	return nil
@@ -168,6 +173,7 @@ func (c *call) send(status int, contentType []string, body []byte) error {
 // empty writes an answer without a body.
 func (c *call) empty(status int) error {
 	c.status = status
+	c.boundBody()
 	c.w.WriteHeader(status)
 	return nil
 }

@@ -37,13 +37,8 @@ func (c class) String() string {
 	return [...]string{"none", "vital", "write", "read", "list", "backup", "scrape"}[c]
 }
 
-const (
-	// waitingEach is how many may wait for every one in work.
-	waitingEach = 2
-	// admissionWait is how long one waits for room: longer, and its caller is better
-	// off with another node.
-	admissionWait = 250 * time.Millisecond
-)
+// waitingEach is how many may wait for every one in work.
+const waitingEach = 2
 
 // roomOf is how many requests of a class may be in work at once; 0: any number.
 // Writes and reads of one service spend their time waiting for others, where they
@@ -59,5 +54,9 @@ func roomOf(c class) int {
 // shed is the answer to a request that there is no room for.
 func shed(c class) error {
 	return muster.Errorf(muster.CodeOverloaded, "this node has as many requests of the kind %q in work as it takes on at once", c).
-		WithHint("try again a little later, or ask another node").WithRetryAfter(time.Second + rand.N(4*time.Second))
+		WithHint("try again a little later, or ask another node").WithRetryAfter(shedRetry())
 }
+
+// shedRetry is when those who are sent away may come again, 1 to 5 s, each at another
+// moment.
+func shedRetry() time.Duration { return time.Second + rand.N(4*time.Second) }

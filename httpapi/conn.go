@@ -12,12 +12,9 @@ import (
 	"github.com/muster-registry/muster/problem"
 )
 
-// writeTimeout is how long a client may take to accept a piece of an answer, or up
-// to a tenth less.
-const (
-	writeTimeout = 10 * time.Second
-	writePiece   = 256 << 10
-)
+// writePiece is what a client may take muster.WriteTimeout, or up to a tenth less, to
+// accept.
+const writePiece = 256 << 10
 
 // conn is a connection of HTTP/1.1. It bounds every write by a deadline, so that
 // a client that does not read is dropped however long its request may last, and
@@ -84,11 +81,11 @@ func (c *conn) Close() error {
 // last second is left, because setting it has its price.
 func (c *conn) bound() error {
 	now := time.Now()
-	if now.Sub(c.bounded) < writeTimeout/10 {
+	if now.Sub(c.bounded) < muster.WriteTimeout/10 {
 		return nil
 	}
 	c.bounded = now
-	return c.Conn.SetWriteDeadline(now.Add(writeTimeout))
+	return c.Conn.SetWriteDeadline(now.Add(muster.WriteTimeout))
 }
 
 // SetWriteDeadline does nothing: net/http would take the deadline off after every

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/muster-registry/muster"
 )
 
 // gate lets in so many at once. Who finds no room waits a moment; the newest goes
@@ -16,6 +18,7 @@ type gate struct {
 	room   int
 	inWork prometheus.Gauge
 	shed   prometheus.Counter
+	slow   slowBodies
 
 	mu      sync.Mutex
 	inside  int         // guarded by mu
@@ -48,7 +51,7 @@ func (g *gate) pass(ctx context.Context) bool {
 	g.waiting = append(g.waiting, mine)
 	g.mu.Unlock()
 
-	enough := time.NewTimer(admissionWait)
+	enough := time.NewTimer(muster.AdmissionWait)
 	defer enough.Stop()
 	select {
 	case ok := <-mine:

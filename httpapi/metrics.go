@@ -70,6 +70,14 @@ func newMetrics(reg prometheus.Registerer, routes []*route) (*metrics, error) {
 	m.turnedAway = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "muster_httpapi_connections_refused_total", Help: "Connections closed at once because their address, or all together, had too many.",
 	})
+	slow := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "muster_httpapi_slow_bodies", Help: "Requests whose bodies come so slowly that they have lost their place.",
+	}, func() (sum float64) {
+		for c := classVital; c < numClasses; c++ {
+			sum += float64(m.gates[c].slow.open.Load())
+		}
+		return sum
+	})
 	m.other = m.meter(unmatched, unmatched)
 	for _, r := range routes {
 		r.meter = m.meter(r.path, r.method)
@@ -77,7 +85,7 @@ func newMetrics(reg prometheus.Registerer, routes []*route) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.latency, m.inFlight, m.polls, m.panics, inWork, sheds, m.connections, m.turnedAway} {
+	for _, c := range []prometheus.Collector{m.requests, m.latency, m.inFlight, m.polls, m.panics, inWork, sheds, m.connections, m.turnedAway, slow} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("httpapi: registering metrics: %w", err)
 		}

@@ -20,9 +20,6 @@ import (
 
 // Bounds of the HTTP server.
 const (
-	readHeaderTimeout = 5 * time.Second
-	idleTimeout       = time.Minute
-	bodyTimeout       = 10 * time.Second
 	// headerSlack is what net/http allows above MaxHeaderBytes.
 	headerSlack = 4096
 
@@ -176,8 +173,8 @@ func (s *Server) Run(ctx context.Context) error {
 	requests := context.WithValue(base, baseKey{}, base)
 	srv := &http.Server{
 		Handler:           s.Handler(),
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
+		ReadHeaderTimeout: muster.HeaderTimeout,
+		IdleTimeout:       muster.IdleTimeout,
 		MaxHeaderBytes:    muster.MaxHeaderBytes - headerSlack,
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },

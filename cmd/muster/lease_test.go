@@ -180,7 +180,7 @@ func TestNobodyAliveIsDropped(t *testing.T) {
 // checkEvents looks into the journal: nothing may have expired so far.
 func (f *fleet) checkEvents() {
 	f.t.Helper()
-	status, text, err := request(f.t.Context(), f.client, "GET", f.nodes[1].url+"/v1/events?limit=1000", "")
+	status, text, err := request(f.t.Context(), f.client, "GET", f.nodes[len(f.nodes)-1].url+"/v1/events?limit=1000", "")
 	if err != nil || status != 200 {
 		f.t.Fatalf("%d %s %v", status, text, err)
 	}
