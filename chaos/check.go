@@ -13,7 +13,7 @@ import (
 // Violation is a promise that was broken.
 type Violation struct {
 	// Checker is which one found it: linear, order, acked, log, state, fresh, watch,
-	// lease, equal, answer or available.
+	// restore, lease, equal, answer or available.
 	Checker string
 	Text    string
 	// Records are the numbers of those it follows from.
@@ -44,6 +44,7 @@ type Verdict struct {
 	Changes      int // messages of streams that were
 	Syncs        int // of these the views at one index, and those again later on
 	Resyncs      int
+	Restored     int // services that were looked at just after a restore
 	Leases       LeaseStats
 	Availability Availability
 }
@@ -69,7 +70,7 @@ func (v *Verdict) String() string {
 		}
 		b.WriteByte(';')
 	}
-	fmt.Fprintf(&b, "\nlinearizable %d operations; state %d views; watches %d changes, %d times synced, %d of them again\n", v.Linear, v.Views, v.Changes, v.Syncs, v.Resyncs)
+	fmt.Fprintf(&b, "\nlinearizable %d operations; state %d views; watches %d changes, %d times synced, %d of them again; restores %d services\n", v.Linear, v.Views, v.Changes, v.Syncs, v.Resyncs, v.Restored)
 	fmt.Fprintf(&b, "leases %s\navailable %s", &v.Leases, &v.Availability)
 	for _, text := range v.Invalid {
 		fmt.Fprintf(&b, "\nINVALID %s", text)
@@ -120,10 +121,14 @@ func (b Bounds) withDefaults() Bounds {
 }
 
 // Check holds a history against what is promised. It reads the file twice, and keeps
-// in memory what it compares.
+// in memory what it compares. The faults are written beside the history, so that it can
+// be checked again (Recheck).
 func Check(h *History, faults []FaultSpan, bounds Bounds) (*Verdict, error) {
 	c := &checks{
 		Verdict: &Verdict{Attempts: map[Kind]map[Outcome]int{}}, h: h, faults: faults, bounds: bounds.withDefaults(), log: newLedger(),
+	}
+	if err := h.saveFaults(faults); err != nil {
+		return nil, err
 	}
 	if err := h.each(func(r *Record) error { c.first(r); return nil }); err != nil {
 		return nil, err
@@ -140,12 +145,26 @@ func Check(h *History, faults []FaultSpan, bounds Bounds) (*Verdict, error) {
 	c.checkOrder()
 	c.checkFresh()
 	c.checkState()
+	c.checkRestores()
 	c.checkFinal()
 	c.checkLeases()
 	c.checkLinear()
 	c.checkAvailable()
 	c.checkSize()
 	return c.Verdict, nil
+}
+
+// Recheck checks what an earlier run left in dir.
+func Recheck(dir string, bounds Bounds) (*Verdict, error) {
+	h, err := OpenHistory(dir)
+	if err != nil {
+		return nil, err
+	}
+	faults, err := h.loadFaults()
+	if err != nil {
+		return nil, err
+	}
+	return Check(h, faults, bounds)
 }
 
 // checks is one check under way.

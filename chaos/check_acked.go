@@ -66,7 +66,7 @@ func (c *checks) checkRegistered(r *Record, events []Event) {
 	if e.Index != r.Index || r.Created != (e.Type == string(muster.EventRegistered)) {
 		c.violate("acked", rec, "registering %s was acknowledged at %d, created %t; the log has %+v", key, r.Index, r.Created, e)
 	}
-	if look := c.log.looks[e]; look != 0 && cell.Hash != 0 && look != cell.Hash {
+	if look := c.log.looks[e].hash; look != 0 && cell.Hash != 0 && look != cell.Hash {
 		c.violate("acked", rec, "registering %s was answered with another instance than streams show", key)
 	}
 }

@@ -11,8 +11,8 @@ import (
 // Streams add what the instances looked like.
 type ledger struct {
 	entries map[uint64][]Event
-	looks   map[Event]uint64 // by bare event: the hash of the instance after it
-	spans   [][2]uint64      // (from, to]: pages that were read whole
+	looks   map[Event]look // by bare event: the instance after it
+	spans   [][2]uint64    // (from, to]: pages that were read whole
 
 	// Set by seal.
 	order    []uint64
@@ -22,7 +22,13 @@ type ledger struct {
 	keys     map[string][]Event // by key, in order
 }
 
-func newLedger() *ledger { return &ledger{entries: map[uint64][]Event{}, looks: map[Event]uint64{}} }
+// look is what an instance looked like.
+type look struct {
+	hash  uint64
+	value string
+}
+
+func newLedger() *ledger { return &ledger{entries: map[uint64][]Event{}, looks: map[Event]look{}} }
 
 func keyOf(service, id string) string { return service + "/" + id }
 
@@ -157,10 +163,11 @@ func (l *ledger) learn(events []Event) bool {
 		if e.Hash == 0 {
 			continue
 		}
-		if known := l.looks[e.bare()]; known != 0 && known != e.Hash {
+		is := look{e.Hash, e.Value}
+		if known, ok := l.looks[e.bare()]; ok && known != is {
 			return false
 		}
-		l.looks[e.bare()] = e.Hash
+		l.looks[e.bare()] = is
 	}
 	return true
 }

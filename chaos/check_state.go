@@ -84,7 +84,7 @@ func (p *picture) apply(l *ledger, index uint64) {
 		case e.Type == string(muster.EventDeregistered), e.Type == string(muster.EventExpired):
 			delete(p.cells, e.ID)
 		default:
-			p.cells[e.ID] = l.looks[e]
+			p.cells[e.ID] = l.looks[e].hash
 		}
 	}
 }

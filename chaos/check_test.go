@@ -59,8 +59,10 @@ func tale() (*story, *marks) {
 	m.held = s.put(own, "o3", "o3.1", 2000)
 
 	s.idle(500)
+	s.put(reg, "c", "v4b", 0)
 	saved := s.save()
 	s.put(reg, "b", "v7", 0)
+	s.idle(200)
 	s.tell("w", 1)
 	s.restore(saved)
 	s.read(chaos.Record{Service: reg, Linearizable: true})
@@ -80,7 +82,7 @@ func TestGoodHistory(t *testing.T) {
 	if !v.OK() {
 		t.Fatalf("the history is right, and the checkers say:\n%v", v)
 	}
-	if v.Linear < 12 || v.Views < 14 || v.Changes < 8 || v.Syncs != 2 || v.Resyncs != 1 || v.Leases.Ended != 1 || v.Leases.Calm != 1 || v.Leases.Beats < 20 || v.Leases.Gone != 2 {
+	if v.Linear < 12 || v.Views < 14 || v.Restored != 2 || v.Changes < 8 || v.Syncs != 2 || v.Resyncs != 1 || v.Leases.Ended != 1 || v.Leases.Calm != 1 || v.Leases.Beats < 20 || v.Leases.Gone != 2 {
 		t.Errorf("that is not all there was to check:\n%v %+v", v, v.Leases)
 	}
 }
@@ -203,6 +205,17 @@ func TestBadHistories(t *testing.T) {
 		"views that are not all":               {"watch", func(s *story, _ *marks) { drop(s, find(s, 1, message("resync"))) }},
 		"a view that is older than its synced": {"watch", func(s *story, _ *marks) { find(s, 1, message("resync")).Index-- }},
 		"a view that shows something else":     {"state", func(s *story, _ *marks) { find(s, 1, message("resync")).Cells = nil }},
+		"a restore that brings back two times at once": {"restore", func(s *story, _ *marks) {
+			r := find(s, 0, func(r *chaos.Record) bool { return r.Message == "resync" && r.Service == "own-0" })
+			r.Cells = []chaos.Cell{{ID: "busy", Value: "busy.1", Hash: 1}, {ID: "o1", Value: "o1.1", Hash: 2}}
+		}},
+		"a backup that lacks what was acknowledged before": {"restore", func(s *story, _ *marks) {
+			e := s.log[slices.IndexFunc(s.log, func(e chaos.Event) bool { return e.Cause == "restored" })]
+			at := func(before int64) time.Time { return time.UnixMilli(e.Time - before) }
+			s.faults = []chaos.FaultSpan{{Fault: "restore", Start: at(110), Heal: at(-10), Healed: at(-10), Restore: &chaos.RestoreSpan{
+				SaveCall: at(100), SaveReturn: at(90), RestoreCall: at(20), RestoreReturn: at(-5), Index: e.Index,
+			}}}
+		}},
 		"a cursor that is refused": {"watch", func(s *story, _ *marks) {
 			s.add(chaos.Record{Kind: chaos.KindOpen, Client: "w", After: s.told["w"], Outcome: chaos.Fail, Status: 410, Code: "cursor_gone"})
 		}},

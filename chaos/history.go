@@ -107,7 +107,8 @@ type Cell struct {
 	TTL    int64  `json:"-"`    // ms; 0: none
 }
 
-// Event is one event of the log. The journal has no instances: there Hash is 0.
+// Event is one event of the log. The journal has no instances: there Hash
+// and Value are not known.
 type Event struct {
 	Index   uint64 `json:"i"`
 	Type    string `json:"t"`
@@ -118,11 +119,12 @@ type Event struct {
 	Reason  string `json:"r,omitempty"`
 	Status  string `json:"st,omitempty"`
 	Hash    uint64 `json:"h,omitempty"`
+	Value   string `json:"v,omitempty"` // the meta.op of the instance after it
 }
 
 // bare is the event as the journal has it.
 func (e Event) bare() Event {
-	e.Hash = 0
+	e.Hash, e.Value = 0, ""
 	return e
 }
 
@@ -231,6 +233,31 @@ func (h *History) Close() error {
 	h.fault = errors.Join(h.fault, h.out.Flush(), h.file.Close())
 	h.file, h.out = nil, nil
 	return h.fault
+}
+
+// faultsFile is the name of the faults beside a history.
+const faultsFile = "faults.json"
+
+func (h *History) saveFaults(faults []FaultSpan) error {
+	b, err := json.MarshalIndent(faults, "", " ")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(filepath.Dir(h.path), faultsFile), b, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the faults of a history: %w", err)
+	}
+	return nil
+}
+
+func (h *History) loadFaults() (faults []FaultSpan, err error) {
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(h.path), faultsFile))
+	if err == nil {
+		err = json.Unmarshal(b, &faults)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the faults of a history: %w", err)
+	}
+	return faults, nil
 }
 
 // each calls fn for every record, in the order of their numbers.

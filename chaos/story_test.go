@@ -83,7 +83,7 @@ func (s *story) apply(index uint64, service, id, value, op string) (cell chaos.C
 		s.state[service] = map[string]chaos.Cell{}
 	}
 	s.state[service][id] = cell
-	e := chaos.Event{Index: index, Type: "updated", Service: service, ID: id, Cause: "updated", Reason: op, Status: "up", Hash: cell.Hash}
+	e := chaos.Event{Index: index, Type: "updated", Service: service, ID: id, Cause: "updated", Reason: op, Status: "up", Hash: cell.Hash, Value: value}
 	if !there {
 		e.Type, e.Cause = "registered", "registered"
 	}
@@ -230,7 +230,7 @@ func (s *story) page(node int) *chaos.Record {
 	r := chaos.Record{Kind: chaos.KindEvents, Node: node, After: s.paged, Index: muster.MakeIndex(s.epoch, s.raft)}
 	for _, e := range s.log {
 		if e.Index > s.paged {
-			e.Hash = 0
+			e.Hash, e.Value = 0, ""
 			r.Events = append(r.Events, e)
 		}
 	}
@@ -260,7 +260,12 @@ func (s *story) final() {
 // check has the story written down and checked.
 func (s *story) check(t *testing.T) *chaos.Verdict {
 	t.Helper()
-	h, err := chaos.NewHistory(t.TempDir())
+	return s.checkIn(t, t.TempDir())
+}
+
+func (s *story) checkIn(t *testing.T, dir string) *chaos.Verdict {
+	t.Helper()
+	h, err := chaos.NewHistory(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,11 @@ func eventOf(raw []byte) (Event, error) {
 		Time: e.Time.UnixMilli(), Reason: e.Reason, Status: string(e.Status),
 	}
 	if len(e.Instance) > 0 && string(e.Instance) != "null" {
-		out.Hash = hashOf(e.Instance)
+		cell, err := cellOf(e.Instance)
+		if err != nil {
+			return Event{}, err
+		}
+		out.Hash, out.Value = cell.Hash, cell.Value
 	}
 	return out, nil
 }
