@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/fault"
 	"github.com/muster-registry/muster/problem"
 )
 
@@ -97,7 +98,7 @@ const (
 func (f failure) remedy(repeatable bool) remedy {
 	e, coded := errors.AsType[*muster.Error](f.err)
 	if !coded {
-		if f.sent && !repeatable {
+		if f.sent && !repeatable && !fault.Is(fault.ClientRetriesUnknown) {
 			return giveUp
 		}
 		return elsewhere

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/cluster"
 )
 
 func TestKillingTheLeaderLosesNothing(t *testing.T) {
@@ -116,10 +117,12 @@ func TestCutInTheMiddleOfAWrite(t *testing.T) {
 		g.links.Cut(n.PeerAddr(), leader.PeerAddr()) // the answers of the followers are lost
 	}
 	outcomes := make(map[muster.Code]int)
-	for ctx, n := range map[context.Context]*node{t.Context(): leader} {
-		for i := range 3 {
-			outcomes[muster.CodeOf(n.tryWrite(ctx, fmt.Sprint(i)))]++
+	for i := range 3 {
+		err := leader.Propose(t.Context(), [][]byte{fmt.Appendf(nil, "w%d", i)})[0].Err
+		if err == nil {
+			t.Errorf("write %d was acknowledged though no follower could answer", i)
 		}
+		outcomes[muster.CodeOf(err)]++
 	}
 	if outcomes[muster.CodeOutcomeUnknown] == 0 {
 		t.Errorf("the outcomes are %v, want an outcome_unknown", outcomes)
@@ -131,6 +134,91 @@ func TestCutInTheMiddleOfAWrite(t *testing.T) {
 		if seen[w]++; seen[w] > 1 {
 			t.Errorf("%q was applied twice behind the caller's back", w)
 		}
+	}
+}
+
+// TestDeposedLeaderIsNotBelieved asks a leader for a linearizable read when another
+// has been elected and has written. The old one cannot know: what reaches it is only
+// a follower's answer to what was sent before. That must not be taken for a
+// confirmation.
+func TestDeposedLeaderIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 3, func(n *node) { n.cfg.Timing.Profile = cluster.ProfileSlow }).start()
+	proofs := 0
+	for try := 0; proofs < 3 && try < 20; try++ {
+		if askDeposed(t, g, fmt.Sprint("after ", try)) {
+			proofs++
+		}
+		g.links.HealAll()
+	}
+	if proofs == 0 {
+		t.Skip("this machine is too slow: the old leader gave up before it could be asked")
+	}
+}
+
+// askDeposed reports whether the old leader still took itself for one when it had
+// asked for its confirmation.
+func askDeposed(t *testing.T, g *group, text string) bool {
+	t.Helper()
+	old := g.leader()
+	g.converge()
+	voter, next := g.others(old)[0], g.others(old)[1]
+	g.links.Cut(voter.PeerAddr(), old.PeerAddr()) // its answers wait
+	if old.tryWrite(t.Context(), "before "+text) != nil {
+		return false
+	}
+	<-time.After(60 * time.Millisecond)             // it has answered
+	g.links.Refuse(next.PeerAddr(), old.PeerAddr()) // as if the leader's process were gone
+	if g.leader(voter, next) != next {
+		return false
+	}
+	next.write(text)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	read := make(chan bool, 10)
+	for range cap(read) { // on a busy machine one comes too late
+		go func() {
+			err := old.ReadIndex(ctx)
+			read <- err != nil || slices.Contains(old.machine.writes(), text)
+		}()
+		<-time.After(10 * time.Millisecond)
+	}
+	_, _, leads := old.Session()
+	g.links.Heal(voter.PeerAddr(), old.PeerAddr())
+	for range cap(read) {
+		if !<-read {
+			t.Fatalf("%q was acknowledged, and a linearizable read does not show it", text)
+		}
+	}
+	return leads
+}
+
+// TestLostAnswerIsNotAskedForAgain loses the leader's answer to a write that a
+// follower passed on, together with the connection: it has been applied, and the
+// follower can not know. It says so, and does not try again.
+func TestLostAnswerIsNotAskedForAgain(t *testing.T) {
+	t.Parallel()
+	g := newGroup(t, 3, func(n *node) { n.cfg.Timing.Profile = cluster.ProfileSlow }).start()
+	leader := g.leader()
+	n := g.others(leader)[0]
+	n.write("before")
+	g.links.Cut(leader.PeerAddr(), n.PeerAddr())
+	answer := make(chan error, 1)
+	go func() { answer <- n.tryWrite(t.Context(), "once") }()
+	eventually(t, "the write to be applied", func() bool { return slices.Contains(leader.machine.writes(), "once") })
+	g.links.Refuse(leader.PeerAddr(), n.PeerAddr()) // resets the connections
+	g.links.HealAll()
+	if err := <-answer; !errors.Is(err, muster.CodeOutcomeUnknown) {
+		t.Errorf("a write whose answer was lost: %v, want outcome_unknown", err)
+	}
+	times := 0
+	for _, w := range g.converge() {
+		if w == "once" {
+			times++
+		}
+	}
+	if times != 1 {
+		t.Errorf("it was applied %d times", times)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/fault"
 )
 
 // remoteDepth is how many propose calls are on their way to one leader at once.
@@ -136,6 +137,8 @@ func (n *Node) callPropose(ctx context.Context, to route, parts []part) []outcom
 	case errors.Is(err, peer.ErrNotSent), errors.Is(err, peer.ErrUnknownMethod):
 		n.pause()
 		return all(outcome{fate: fateNotApplied, detail: err.Error()})
+	case fault.Is(fault.RetryUnknown):
+		return all(outcome{fate: fateNotApplied})
 	default:
 		return all(outcome{detail: err.Error()})
 	}

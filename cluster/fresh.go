@@ -7,6 +7,7 @@ import (
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster/peer"
+	"github.com/muster-registry/muster/fault"
 	"github.com/muster-registry/muster/wire"
 )
 
@@ -90,7 +91,7 @@ func (n *Node) Freshness() (stale time.Duration, ready bool) {
 		n.fresh.advance(s.lastMajority())
 	}
 	asOf, ready := n.fresh.get()
-	if !ready {
+	if !ready && !fault.Is(fault.AnswerBeforeCaughtUp) {
 		return 0, false
 	}
 	return max(0, time.Since(asOf)), true

@@ -271,7 +271,7 @@ func (n *node) write(text string) {
 
 func (n *node) tryWrite(ctx context.Context, text string) error {
 	out := n.Propose(ctx, [][]byte{append([]byte{opWrite}, text...)})
-	if out[0].Err == nil && string(out[0].Result[8:]) != text {
+	if out[0].Err == nil && (len(out[0].Result) < 8 || string(out[0].Result[8:]) != text) {
 		return fmt.Errorf("the result of writing %q is %q", text, out[0].Result)
 	}
 	return out[0].Err

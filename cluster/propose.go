@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/fault"
 )
 
 const (
@@ -270,6 +271,9 @@ func (n *Node) entryOutcomes(future raft.ApplyFuture, ops int) []outcome {
 		// Answered by raft before the entry was written anywhere.
 		n.pause()
 		f = fateNotApplied
+	}
+	if errors.Is(err, raft.ErrLeadershipLost) && fault.Is(fault.AckBeforeCommit) {
+		f = fateApplied
 	}
 	for i := range outs {
 		outs[i] = outcome{fate: f, detail: err.Error()}

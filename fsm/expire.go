@@ -24,7 +24,7 @@ func (o *Expire) apply(s *state, at step) result {
 		switch {
 		case l == nil:
 			r.outcomes[n] = OutcomeGone
-		case l.gen != e.Generation:
+		case l.gen != e.Generation && !fault.Is(fault.NoGeneration):
 			r.outcomes[n] = OutcomeSkipped
 		default:
 			s.expire(*l, cause, o.Caller, at)

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/fault"
 	"github.com/muster-registry/muster/wire"
 )
 
@@ -38,6 +39,9 @@ func (s *state) take() *picture {
 		forgot: s.journal.dropped, stamp: s.stamp,
 		tombs: s.tombs.order.all(), leases: s.leases.take(), journal: s.journal.latest(), members: s.members,
 		staging: s.staging.take(), settings: s.settings, governor: s.governor,
+	}
+	if fault.Is(fault.LostTombstone) {
+		p.tombs = nil
 	}
 	for _, pub := range s.dir.published() {
 		if len(pub.view.Instances) > 0 {

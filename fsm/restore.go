@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/fault"
 	"github.com/muster-registry/muster/wire"
 )
 
@@ -151,6 +152,9 @@ func (o *RestoreCommit) apply(s *state, at step) result {
 		return reject(at, muster.Errorf(muster.CodeConflict, "the backup cannot be read: %v", err))
 	}
 	epoch := max(s.epoch, from.epoch) + 1
+	if fault.Is(fault.RestoreIndexBack) {
+		epoch = from.epoch + 1
+	}
 	index := muster.MakeIndex(epoch, at.raft)
 	if index > muster.MaxIndex {
 		return reject(at, muster.Errorf(muster.CodeConflict, "epoch %d is more than an index can hold", epoch))

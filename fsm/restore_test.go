@@ -178,6 +178,37 @@ func TestRestoreEpochs(t *testing.T) {
 	}
 }
 
+// TestRestoreOfAnOldBackup: a backup of epochs ago does not take the index back.
+func TestRestoreOfAnOldBackup(t *testing.T) {
+	m := newMachine(t)
+	m.must(fsm.Register{Instance: web("a")})
+	old := snapshotOf(t, m.fsm)
+	for range 2 {
+		m.restore(snapshotOf(t, m.fsm))
+	}
+	last := m.fsm.Index()
+	if r := m.restore(old); r.Err != nil || r.Index <= last || m.fsm.Index() <= last {
+		t.Errorf("the index went back from %d to %d: %+v", last, m.fsm.Index(), r)
+	}
+}
+
+// TestTombstonesSurvive: what was deregistered before a snapshot is remembered after
+// it, so that a late retry of its registration does not bring it back.
+func TestTombstonesSurvive(t *testing.T) {
+	m := newMachine(t)
+	inst := web("a")
+	inst.Incarnation = 5
+	m.must(fsm.Register{Instance: inst})
+	m.must(fsm.Deregister{Key: key("web", "a")})
+	m.fsm = reload(t, snapshotOf(t, m.fsm))
+	if r := m.do(fsm.Register{Instance: inst}); r.Err == nil || !errors.Is(r.Err, muster.CodeFenced) {
+		t.Errorf("a retry of before the snapshot was not fenced: %+v", r)
+	}
+	if r := m.do(fsm.Deregister{Key: key("web", "a")}); r.Err != nil {
+		t.Errorf("deregistered again after the snapshot: %v", r.Err)
+	}
+}
+
 // TestStagingSurvives: a restore goes on after a node was restored from a
 // snapshot that was taken in its middle.
 func TestStagingSurvives(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/fault"
 )
 
 const (
@@ -140,7 +141,9 @@ func (a *answered) ackAge(now time.Duration) time.Duration { return max(0, now-a
 
 // counts reports whether a table of that age counts for a lease of that TTL: it
 // has heard of every renewal that still matters.
-func counts(age, ttl time.Duration) bool { return age >= ttl+slack(ttl) }
+func counts(age, ttl time.Duration) bool {
+	return age >= ttl+slack(ttl) || fault.Is(fault.NoAgeRule)
+}
 
 // covers reports whether those that count for all leases are a majority.
 func covers(all []answered, voters int, longest, now time.Duration) bool {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/muster-registry/muster/fault"
 )
 
 // Outage is how long the registry was away: time in which no renewal could be
@@ -56,6 +58,9 @@ func (k told) missing(o Outage, ackAge time.Duration) time.Duration {
 // acknowledged nothing yet prove nothing; where all are such, everything since
 // they were made is an outage.
 func outageOf(answers []answered, voters int, now time.Duration) Outage {
+	if fault.Is(fault.NoOutage) {
+		return Outage{}
+	}
 	var all []Outage
 	var made time.Duration
 	for i := range answers {

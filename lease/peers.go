@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/muster-registry/muster/fault"
 )
 
 // handleRenew is the receiver of a renewal.
@@ -24,6 +26,10 @@ func (k *Keeper) handleRenew(_ context.Context, _ string, body []byte) ([]byte, 
 		return nil, err
 	}
 	now := k.now()
+	if fault.Is(fault.CheckThenMerge) {
+		defer k.table.Merge(m.ids, now)
+		m.ids = nil
+	}
 	k.table.Merge(m.ids, now)
 	ack := renewAck{term: k.raft.CurrentTerm(), stamp: k.stamp(now)}
 	ack.ok = ack.term <= m.term

@@ -163,7 +163,7 @@ func (s *session) answered(started time.Duration) {
 // unheard reports whether no round has got its majority for so long that silence
 // proves nothing: nothing is ended then. The keeper holds its mutex.
 func (s *session) unheard(now time.Duration) bool {
-	return s.gathered && now-s.lastDone > StallAfter
+	return s.gathered && stalled(now-s.lastDone)
 }
 
 // away counts such a time as an outage, though no other leader has been elected: we

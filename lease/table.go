@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/fault"
 )
 
 const (
@@ -67,10 +68,15 @@ func (t *Table) Tick(now time.Duration, voter bool) {
 	t.voter = voter
 }
 
+// stalled reports whether a gap in which nothing was heard is a stall of our own.
+func stalled(gap time.Duration) bool {
+	return gap > StallAfter && !fault.Is(fault.NoStallGuard)
+}
+
 // settle takes a stall out of the ages. The caller holds mu.
 func (t *Table) settle(now time.Duration) {
 	gap := now - t.tick
-	if gap <= StallAfter {
+	if !stalled(gap) {
 		return
 	}
 	t.tick, t.woke = now, now

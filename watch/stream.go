@@ -5,6 +5,8 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
+
+	"github.com/muster-registry/muster/fault"
 )
 
 // Stream is a cursor of one reader. All but Close is for one goroutine at a time,
@@ -65,6 +67,9 @@ func newStream(h *Hub, sel selection, spec Spec) *Stream {
 	}
 	if spec.From != nil {
 		s.cursor.Store(*spec.From)
+		if fault.Is(fault.CursorOffByOne) {
+			s.cursor.Add(1)
+		}
 		s.phase = phaseLive
 	}
 	return s
@@ -169,6 +174,9 @@ func (s *Stream) view() Message {
 	}
 	s.phase, s.joined = phaseLive, s.cut.index
 	s.cursor.Store(s.cut.index)
+	if s.kind == KindResync && fault.Is(fault.ReplayAfterInstall) {
+		s.cursor.Store(s.hub.ring.floor)
+	}
 	s.cut = nil
 	return Message{Kind: KindSynced, Index: s.joined}
 }

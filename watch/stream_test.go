@@ -223,6 +223,27 @@ func TestSnapshotInstalled(t *testing.T) {
 	silent(t, api)
 }
 
+// TestNothingIsToldTwiceAfterASnapshot: the views that follow a snapshot's install
+// show what was applied since, and that is not told again.
+func TestNothingIsToldTwiceAfterASnapshot(t *testing.T) {
+	leader, follower := newReplica(), newBench(t, watch.Config{})
+	write := func(raft uint64, version string) logEntry {
+		return logEntry{raft, []op{{service: "web", id: "i", version: version}}}
+	}
+	leader.apply(write(1, "1"), write(2, "2"), write(3, "3"))
+	follower.r.apply(write(1, "1"))
+	for _, s := range []*watch.Stream{follower.open(services("web")), follower.open(watch.Spec{})} {
+		expect(t, s, "snapshot web:1", "synced 1")
+		defer func() {
+			expect(t, s, "resync web:1", "synced 5")
+			silent(t, s)
+		}()
+	}
+	follower.r.install(leader, leader.Index(), leader.views, leader.Floor())
+	follower.r.apply(write(4, "4"))
+	follower.r.apply(write(5, "5"))
+}
+
 // TestCursorAhead: a node that is behind tells nothing older than the cursor, and
 // goes on behind it.
 func TestCursorAhead(t *testing.T) {

@@ -123,7 +123,7 @@ func Open(path string, cfg Config) (*Store, error) {
 		s.db, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
 			Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
 			OpenFile: s.openFile,
-		}})
+		}, NoSync: fault.Is(fault.NoFsync)})
 		return err
 	})
 	if err != nil {

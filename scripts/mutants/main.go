@@ -91,7 +91,7 @@ type workshop struct {
 
 // ofItself tests the switches.
 func (w *workshop) ofItself(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "test", "-tags", "faults", "./fault")
+	cmd := exec.CommandContext(ctx, "go", "test", "-tags", "faults", "./fault", "./cluster/logstore")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("the switches do not work: %w\n%s", err, out)
