@@ -6,6 +6,7 @@
 # make bench-go the benchmarks of the packages, for work on one of them
 # make fuzz     every fuzz target for FUZZTIME (10s)
 # make mutants  deliberate bugs (room fault): each must be caught by the tests named
+# make chaos    faults on real processes for DURATION (5m), by SEED (any), FAULTS (all)
 # make lint     staticcheck
 # make release  the binaries of a release in dist/, with SHA256SUMS
 # make rules    tests of the Prometheus rules, where promtool is installed
@@ -14,7 +15,7 @@ BENCH   ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: build run demo test fmt-check lint rules release bench bench-go fuzz mutants clean
+.PHONY: build run demo test fmt-check lint rules release bench bench-go fuzz mutants chaos clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
@@ -52,6 +53,11 @@ fuzz:
 
 mutants:
 	$(GO) run ./scripts/mutants
+
+DURATION ?= 5m
+chaos:
+	$(GO) test ./chaos -run '^TestChaos$$' -v -count=1 -timeout 24h -chaos.duration $(DURATION) \
+		$(if $(SEED),-chaos.seed $(SEED)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(KEEP),-chaos.keep $(abspath $(KEEP)))
 
 clean:
 	rm -rf bin dist
