@@ -100,7 +100,9 @@ func (k *keeper) lose(now time.Time) {
 }
 
 // age is how long ago t was. The monotonic clock stands still while the machine
-// sleeps, and the wall clock can be set: the longer of the two counts.
+// sleeps, and the wall clock can be set: the longer of the two counts. A wall clock
+// that is set back so changes nothing, and one that is set forward costs a
+// registration, which is one that the registry has already.
 func age(now, t time.Time) time.Duration {
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }
