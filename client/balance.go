@@ -25,9 +25,6 @@ type PickBy struct {
 	Port string
 }
 
-// maxPorts is for how many named ports a part of a view is kept with it.
-const maxPorts = 64
-
 // Pick chooses an instance from the view, in memory. What became of it may be told
 // by Report. The error is unreachable while nothing is known of the service,
 // unknown_service, no_instance, or what is wrong with by.
@@ -132,47 +129,4 @@ func contains(ids []string, id string) bool {
 		}
 	}
 	return false
-}
-
-// ported are the parts of a view with a named port.
-type ported struct {
-	mu     sync.Mutex
-	byName map[string]*muster.View // guarded by mu, at most maxPorts
-}
-
-// narrowed is the part of v that by means, made once for all who mean the same.
-func (c *Client) narrowed(v *muster.View, by *PickBy) (*muster.View, error) {
-	if by.Where != nil {
-		f, err := c.filters.Compile(by.Where)
-		if err != nil {
-			return nil, err
-		}
-		if v, err = f.Apply(v); err != nil {
-			return nil, err
-		}
-	}
-	if by.Port == "" || len(v.Instances) == 0 {
-		return v, nil
-	}
-	part := withPort(v, by.Port)
-	if len(part.Instances) == 0 {
-		return nil, muster.Errorf(muster.CodeNoInstance, "no instance of service %s has a port named %q", v.Service, by.Port).
-			WithHint("instances name their ports in \"ports\", beside \"port\"")
-	}
-	return part, nil
-}
-
-// withPort is the part of v with a named port.
-func withPort(v *muster.View, name string) *muster.View {
-	kept := v.Derive("client.ported", func(*muster.View) any { return &ported{byName: map[string]*muster.View{}} }).(*ported)
-	kept.mu.Lock()
-	defer kept.mu.Unlock()
-	if got := kept.byName[name]; got != nil {
-		return got
-	}
-	made := v.Filtered(func(i *muster.Instance) bool { _, ok := i.HostPort(name); return ok })
-	if len(kept.byName) < maxPorts {
-		kept.byName[name] = made
-	}
-	return made
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/balancer"
-	"github.com/muster-registry/muster/filter"
 )
 
 // Client speaks to a registry. It is safe for concurrent use; a process needs one.
@@ -25,7 +24,7 @@ type Client struct {
 	feeds    feeds
 	calls    *caller
 	balancer *balancer.Balancer
-	filters  filter.Cache
+	narrow   narrower
 
 	mu      sync.Mutex
 	closed  bool                          // guarded by mu
@@ -44,8 +43,10 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, nodes: newNodes(cfg.Addrs, cfg.Logger), cancels: map[uint64]context.CancelFunc{}}
 	var err error
-	if _, err = c.filters.Compile(cfg.Calls.By.Where); err != nil {
-		return nil, err
+	if cfg.Calls.By.Where != nil {
+		if _, err = c.narrow.filter(cfg.Calls.By.Where); err != nil {
+			return nil, err
+		}
 	}
 	if c.balancer, err = balancer.New(balancer.Config{Logger: cfg.Logger, Registerer: cfg.Registerer}); err != nil {
 		return nil, err

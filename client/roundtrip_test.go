@@ -499,6 +499,21 @@ func TestPick(t *testing.T) {
 				t.Fatalf("by an expression: %+v %v", ch, err)
 			}
 		}
+		// What a query says when it is used counts, not what it said before.
+		q, yes, no := &muster.Query{Zone: "z0", Tags: []string{}, Meta: map[string]string{}}, true, false
+		for _, c := range []struct {
+			change func()
+			want   bool // somebody passes
+		}{
+			{func() {}, true}, {func() { q.Routable = &no }, false}, {func() { q.Routable = &yes }, true}, {func() { yes = false }, false},
+			{func() { yes = true; q.Tags = append(q.Tags, "x") }, false}, {func() { q.Tags = nil; q.Meta["a"] = "b" }, false},
+			{func() { delete(q.Meta, "a") }, true}, {func() { q.Status = muster.StatusDown }, false}, {func() { q.Status = ""; q.Version = "7" }, false},
+		} {
+			c.change()
+			if _, err := watch.Pick(client.PickBy{Where: q}); (err == nil) != c.want {
+				t.Errorf("by %s: %v, want somebody: %t", q.Key(), err, c.want)
+			}
+		}
 		if _, err := watch.Pick(client.PickBy{Where: &muster.Query{Filter: "prt == 80"}}); !errors.Is(err, muster.CodeInvalidFilter) {
 			t.Errorf("a bad expression: %v", err)
 		}
@@ -536,11 +551,14 @@ func TestPick(t *testing.T) {
 	})
 }
 
+// BenchmarkPick: picks from the cache of a watch, among 100 instances.
 func BenchmarkPick(b *testing.B) {
 	w, r := newWorld(), newRegistry()
 	hosts := w.nodes(r, 1)
 	for n := range 100 {
-		r.put(lasting("web", fmt.Sprintf("i-%d", n)))
+		i := lasting("web", fmt.Sprintf("i-%d", n))
+		i.Tags, i.Ports = []string{"x"}, map[string]int{"admin": 81}
+		r.put(i)
 	}
 	c, err := client.New(client.Config{Addrs: addrs(hosts), Transport: w})
 	if err != nil {
@@ -554,10 +572,29 @@ func BenchmarkPick(b *testing.B) {
 	if _, err := watch.Await(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := watch.Pick(client.PickBy{}); err != nil {
-			b.Fatal(err)
-		}
+	for name, by := range map[string]client.PickBy{
+		"any":           {},
+		"by fields":     {Where: &muster.Query{Tags: []string{"x"}}},
+		"by expression": {Where: &muster.Query{Filter: `"x" in tags`}},
+		"named port":    {Port: "admin"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := watch.Pick(by); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
+	b.Run("with outcome", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			choice, err := watch.Start(client.PickBy{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			watch.Done(choice, balancer.Outcome{Latency: time.Millisecond})
+		}
+	})
 }

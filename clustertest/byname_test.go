@@ -159,9 +159,9 @@ func (c *callers) end(t *testing.T) {
 	}
 }
 
-// rollingRounds is how often TestCallsThroughRollingRestarts replaces all servers:
+// rollingRounds is how often the tests of rolling restarts replace all servers:
 // go test ./clustertest -run RollingRestarts -args -rolling-rounds=20
-var rollingRounds = flag.Int("rolling-rounds", 4, "how often the test of rolling restarts replaces all servers")
+var rollingRounds = flag.Int("rolling-rounds", 2, "how often the tests of rolling restarts replace all servers")
 
 // TestCallsThroughRollingRestarts: three servers are replaced one after the other,
 // again and again, and no call fails.

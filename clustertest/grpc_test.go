@@ -115,10 +115,10 @@ func TestGRPCHealth(t *testing.T) {
 	}
 }
 
-// TestGRPCThroughCrashes: calls to muster:///users, repeated by gRPC where that is
-// safe, go on through rolling restarts, the crash of a server and that of the
-// registry's leader, and none fails.
-func TestGRPCThroughCrashes(t *testing.T) {
+// TestGRPCThroughRollingRestartsAndCrashes: calls to muster:///users, repeated by gRPC
+// where that is safe, go on through rolling restarts, the crash of a server and that of
+// the registry's leader, and none fails.
+func TestGRPCThroughRollingRestartsAndCrashes(t *testing.T) {
 	c := clustertest.Start(t, 3)
 	var fleet [3]*grpcBackend
 	for n := range fleet {
@@ -145,7 +145,7 @@ func TestGRPCThroughCrashes(t *testing.T) {
 		c.Wait("calls to go on", func() bool { return calls.ok.Load() > before+n })
 	}
 	more(100)
-	for range max(1, *rollingRounds/4) {
+	for range *rollingRounds {
 		for n := range fleet {
 			fleet[n].leave(t)
 			fleet[n] = startGRPC(t, c, fmt.Sprintf("users-%d", n))
