@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,6 +17,9 @@ type Availability struct {
 	// and CountedWritable are the same without those in which nothing could be promised:
 	// no majority was able to work, a restore was under way, or a fault had just begun.
 	Seconds, Writable, Counted, CountedWritable int
+	// Gap is the longest time without an acknowledged write while a majority was able
+	// to work and no restore was under way.
+	Gap time.Duration
 	// Timeline has a character for each second: '#' writable, '.' not, 'x' not and not
 	// promised, '-' not tried.
 	Timeline string
@@ -31,7 +35,7 @@ func (a *Availability) Share() float64 {
 
 func (a *Availability) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d of %d seconds; %d of the %d that count, %.2f %%", a.Writable, a.Seconds, a.CountedWritable, a.Counted, 100*a.Share())
+	fmt.Fprintf(&b, "%d of %d seconds; %d of the %d that count, %.2f %%; the longest gap %v", a.Writable, a.Seconds, a.CountedWritable, a.Counted, 100*a.Share(), a.Gap.Round(time.Millisecond))
 	for n := 0; n < len(a.Timeline); n += 60 {
 		fmt.Fprintf(&b, "\n  %3d:%02d %s", n/60, n%60, a.Timeline[n:min(n+60, len(a.Timeline))])
 	}
@@ -90,7 +94,7 @@ func (c *checks) checkAvailable() {
 		}
 		line.WriteByte(mark)
 	}
-	a.Timeline = line.String()
+	a.Timeline, a.Gap = line.String(), c.longestGap()
 	if c.bounds.Short {
 		return
 	}
@@ -99,4 +103,26 @@ func (c *checks) checkAvailable() {
 	} else if a.Share() < c.bounds.MinShare {
 		c.violate("available", nil, "writable in %.2f %% of the seconds that count, less than %.0f %%", 100*a.Share(), 100*c.bounds.MinShare)
 	}
+}
+
+// longestGap is the longest time between two acknowledged writes, faults that take the
+// majority away and restores aside.
+func (c *checks) longestGap() (longest time.Duration) {
+	var acks []int64
+	for _, r := range c.writes {
+		if r.Outcome == OK {
+			acks = append(acks, r.Return)
+		}
+	}
+	slices.Sort(acks)
+	for n := 1; n < len(acks); n++ {
+		from, to := acks[n-1], acks[n]
+		if !slices.ContainsFunc(c.faults, func(f FaultSpan) bool {
+			end := f.End(c.h.start.Add(time.Duration(c.last))).Add(grace)
+			return (f.Stall || f.Restore != nil) && c.h.Since(f.Start) <= to && c.h.Since(end) >= from
+		}) {
+			longest = max(longest, time.Duration(to-from))
+		}
+	}
+	return longest
 }

@@ -28,6 +28,8 @@ const (
 	fleets       = 2                // clients that keep many alive by one request
 	fleetSize    = 20               // instances of each
 	lives        = 25 * time.Second // for how long a service is written to
+	rushEvery    = 5 * time.Second  // how often, and for how long, the registrars hurry
+	rush         = 600 * time.Millisecond
 	journalEvery = 700 * time.Millisecond
 )
 

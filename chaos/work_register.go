@@ -19,9 +19,18 @@ var registerIDs = []string{"a", "b", "c", "d"}
 // generation is the number of the services that are written to now.
 func (l *Load) generation() int { return int(time.Since(l.History.start) / lives) }
 
+// between is the time from one request of a registrar to the next. Now and then all of
+// them hurry, so that many requests meet at one service.
+func (l *Load) between(c *client) time.Duration {
+	if time.Since(l.History.start)%rushEvery < rush {
+		return c.about(rush / 100)
+	}
+	return c.about(time.Second / registerRate)
+}
+
 // registrar registers, deregisters and reads.
 func (l *Load) registrar(ctx context.Context, c *client) {
-	for pause(ctx, c.about(time.Second/registerRate)) {
+	for pause(ctx, l.between(c)) {
 		service := fmt.Sprintf("reg-%s-%d", []string{"a", "b"}[c.rnd.IntN(2)], l.generation())
 		id := registerIDs[c.rnd.IntN(len(registerIDs))]
 		last, known := l.board.last(service, id)

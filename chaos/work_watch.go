@@ -76,6 +76,7 @@ func (w *watcher) visit(ctx context.Context, done func() bool) {
 	}
 	c.load.History.Add(&r)
 	if r.Outcome != OK {
+		pause(ctx, c.about(200*time.Millisecond))
 		return
 	}
 	defer resp.Body.Close()
