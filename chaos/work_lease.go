@@ -50,6 +50,27 @@ func (l *Load) owner(ctx context.Context, c *client, n int) {
 	}
 }
 
+// edge speaks up just when its lease runs out, so that its registration or heartbeat and
+// the decision to end it meet.
+func (l *Load) edge(ctx context.Context, c *client, n int) {
+	service, id := "own-0", fmt.Sprintf("e%d", n)
+	one := Record{TTL: time.Second.Milliseconds()}
+	for ctx.Err() == nil {
+		one.Value, one.Same = c.op(), false
+		if !c.keepRegistering(ctx, service, id, one) {
+			return
+		}
+		one.Same = true
+		for gone := false; !gone && pause(ctx, time.Second+time.Duration(c.rnd.IntN(120)-5)*time.Millisecond); {
+			if c.rnd.IntN(2) == 0 {
+				gone = c.beat(ctx, service, id)
+			} else {
+				c.register(ctx, service, id, one)
+			}
+		}
+	}
+}
+
 // keepRegistering tries until the instance is registered; false: ctx ended.
 func (c *client) keepRegistering(ctx context.Context, service, id string, r Record) bool {
 	r.Kind, r.Service, r.Instance = KindRegister, service, id

@@ -25,6 +25,7 @@ const (
 	registrars   = 5                // clients of services that only they change
 	registerRate = 8                // requests a second of each
 	owners       = 24               // instances that are kept alive one by one
+	edges        = 2                // instances whose owners are late
 	fleets       = 2                // clients that keep many alive by one request
 	fleetSize    = 20               // instances of each
 	lives        = 25 * time.Second // for how long a service is written to
@@ -61,6 +62,9 @@ func (l *Load) Run(ctx context.Context) error {
 	}
 	for n := range owners {
 		start(fmt.Sprintf("own%d", n), func(ctx context.Context, c *client) { l.owner(ctx, c, n) })
+	}
+	for n := range edges {
+		start(fmt.Sprintf("edge%d", n), func(ctx context.Context, c *client) { l.edge(ctx, c, n) })
 	}
 	for n := range fleets {
 		start(fmt.Sprintf("fleet%d", n), func(ctx context.Context, c *client) { l.fleet(ctx, c, n) })
