@@ -58,6 +58,16 @@ func (d deafPeers) Handle(method string, fn handlerFunc) {
 // inherit keeps a decision, and has it applied when another has led for a while, as
 // if it were his.
 func inherit(p *process, term uint64, d lease.Decision) {
+	p.handOn(term, func(q *process, now uint64) fsm.Op { return q.decisionOp(now, d) })
+}
+
+// belate keeps a decision in the same way, and it says whose it is.
+func belate(p *process, term uint64, d lease.Decision) {
+	p.handOn(term, func(q *process, _ uint64) fsm.Op { return q.decisionOp(term, d) })
+}
+
+// handOn has an operation applied by another than who led in that term.
+func (p *process) handOn(term uint64, op func(q *process, now uint64) fsm.Op) {
 	for simSleep(p.w.ctx.Done(), time.Second) {
 		n := p.w.leader()
 		if n == nil {
@@ -66,7 +76,7 @@ func inherit(p *process, term uint64, d lease.Decision) {
 		q := n.running()
 		if s := q.session.Load(); s != nil && s.term > term {
 			if simSleep(p.w.ctx.Done(), time.Second) {
-				_, _ = q.ship(p.w.ctx, [][]byte{fsm.Encode(q.decisionOp(s.term, d))})
+				_, _ = q.ship(p.w.ctx, [][]byte{fsm.Encode(op(q, s.term))})
 			}
 			return
 		}
@@ -105,6 +115,49 @@ func TestSimulationFindsFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSimulationOldDecisions has decisions come when they are no longer true: nothing
+// ends by them.
+func TestSimulationOldDecisions(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		faulty faulty
+		play   func(w *world)
+	}{
+		{"of another term", faulty{decide: belate}, inherited},
+		{"of before a registration", faulty{queued: time.Second}, renewed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := simulate(t, options{nodes: 3, seed: 1, faulty: c.faulty}, c.play)
+			w.report(t)
+		})
+	}
+}
+
+// renewed has an owner register again, identically, while the decision to end its
+// lease waits to be proposed.
+func renewed(w *world) {
+	const ttl = 3 * time.Second
+	o := &owner{w: w, ttl: ttl, node: w.leader().index}
+	o.register()
+	w.sleep(ttl + 500*time.Millisecond)
+	o.register()
+	w.sleep(2 * time.Second)
+	o.leave(false)
+	w.finish(3 * ttl)
+	if !w.queued {
+		w.fail("state", "no decision waited")
+	}
+}
+
+// firstQueued reports whether this is the decision that has to wait.
+func (w *world) firstQueued() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first := w.faulty.queued > 0 && !w.queued
+	w.queued = w.queued || first
+	return first
 }
 
 // deposed has a leader whose main loop hangs while another is elected, so that it

@@ -85,6 +85,9 @@ func (p *process) Decide(ctx context.Context, term uint64, d lease.Decision) (ui
 		<-ctx.Done()
 		return 0, ctx.Err()
 	}
+	if p.w.firstQueued() && !simSleep(ctx.Done(), p.w.faulty.queued) {
+		return 0, ctx.Err()
+	}
 	out, err := p.proposeAs(ctx, term, [][]byte{fsm.Encode(op)})
 	if err != nil {
 		return 0, err

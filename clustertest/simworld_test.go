@@ -41,6 +41,7 @@ type world struct {
 	traced     []string
 	acks       int
 	suspected  int
+	queued     bool // a decision has waited
 }
 
 // faulty breaks what the keeper stands on, to see that the checks find it.
@@ -50,6 +51,8 @@ type faulty struct {
 	now    func(p *process) time.Time
 	decide func(p *process, term uint64, d lease.Decision)
 	deaf   bool // a stalled keeper does not hear heartbeats; its clock goes on
+	// queued is how long the first decision waits before it is proposed.
+	queued time.Duration
 }
 
 // violation is a promise that was broken.

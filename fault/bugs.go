@@ -62,6 +62,7 @@ var Bugs = []Row{
 	}},
 	{NoTermCheck, "an entry that ends leases is applied although another leader decided it", notEarly, []Catch{
 		{"fsm", "TestTranscripts/leases", `(?m)^\s*5: changed done$`},
+		{"clustertest", "TestSimulationOldDecisions", `early: .* after the sending of its last acknowledged heartbeat`},
 	}},
 	{CheckThenMerge, "a voter reads its term before it notes a renewal: an election falls between", notEarly, []Catch{
 		{"lease", "TestRenewMergesBeforeItChecks", `acknowledged a renewal that the new leader's copy lacks`},
@@ -97,6 +98,7 @@ var Bugs = []Row{
 	}},
 	{NoGeneration, "an entry ends a lease that was registered again since it was decided", notEarly, []Catch{
 		{"fsm", "TestTranscripts/leases", `(?m)^\s*4: changed done$`},
+		{"clustertest", "TestSimulationOldDecisions", `early: .* after the sending of its last acknowledged heartbeat`},
 	}},
 	{NoOutage, "time in which nobody led counts against leases", notEarly, []Catch{
 		{"lease", "TestOutageIsToldOn", `ended that its owner had not had a TTL to renew in`},
