@@ -18,6 +18,7 @@ import (
 
 	"github.com/muster-registry/muster/balancer"
 	"github.com/muster-registry/muster/cluster"
+	"github.com/muster-registry/muster/fault"
 	"github.com/muster-registry/muster/fsm"
 	"github.com/muster-registry/muster/health"
 	"github.com/muster-registry/muster/httpapi"
@@ -270,6 +271,9 @@ func (n *Node) stopFor(err error) {
 // Run runs the node until ctx ends or a part of it fails. The edge (HTTP) stops
 // first, so that no request is cut off by a raft that is gone; then the core.
 func (n *Node) Run(ctx context.Context) error {
+	if fault.On {
+		n.log.Warn("built with deliberate bugs, for tests only", "bugs", fault.Active())
+	}
 	core, stopCore := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopCore()
 	edge, stopEdge := context.WithCancel(core)
