@@ -76,6 +76,15 @@ func BenchmarkMerge(b *testing.B) {
 	}
 }
 
+// BenchmarkAck is a voter's cost of a Renew beside the leases it names.
+func BenchmarkAck(b *testing.B) {
+	t := benchTable(benchIDs())
+	t.Ack(1, Outage{Last: time.Second, Total: time.Second}, 0, time.Second)
+	for b.Loop() {
+		t.Ack(1, Outage{Last: time.Second, Total: time.Second}, time.Second, time.Second)
+	}
+}
+
 // BenchmarkRenew is the leader's cost of one renewal up to the round: look-up and
 // merge.
 func BenchmarkRenew(b *testing.B) {

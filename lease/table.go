@@ -89,7 +89,13 @@ func (t *Table) settle(now time.Duration) {
 // shift makes everybody heard from by that much later, never later than now. The
 // table's own beginning is one of the times it knows: what it noted then is no
 // older, and proves nothing until it is a TTL old in time that counts.
+//
+// It looks at every lease, and so is not done for nothing: a Renew is acknowledged many
+// times a second, and hardly ever tells of an outage.
 func (t *Table) shift(by, now time.Duration) {
+	if by <= 0 {
+		return
+	}
 	t.born = max(t.born, min(t.born+by, now))
 	t.heard.each(func(_ muster.LeaseID, at *time.Duration) { *at = max(*at, min(*at+by, now)) })
 	for id, at := range t.early {

@@ -241,6 +241,25 @@ func TestTableCreditsOutages(t *testing.T) {
 	})
 }
 
+// TestAckDoesNotLookAtEveryLease: each Renew of a leader is acknowledged, many times a
+// second, by tables of a million leases. Where one that tells of no outage looked at
+// all of them, these would take minutes.
+func TestAckDoesNotLookAtEveryLease(t *testing.T) {
+	tab := lease.NewTable(0)
+	for n := range uint64(100_000) {
+		tab.Apply(n+1, granted(muster.MakeLeaseID(n+1, 0)), 0)
+	}
+	outage := lease.Outage{Last: time.Second, Total: time.Second}
+	began := time.Now()
+	for n := range 100_000 {
+		now := 2*time.Second + time.Duration(n)
+		tab.Ack(1, outage, now, now)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("100,000 acknowledgements took %s", took)
+	}
+}
+
 func TestTableAge(t *testing.T) {
 	const s = time.Second
 	tab := lease.NewTable(0)
