@@ -58,12 +58,12 @@ func (d deafPeers) Handle(method string, fn handlerFunc) {
 // inherit keeps a decision, and has it applied when another has led for a while, as
 // if it were his.
 func inherit(p *process, term uint64, d lease.Decision) {
-	p.handOn(term, func(q *process, now uint64) fsm.Op { return q.decisionOp(now, d) })
+	p.handOn(term, func(q *process, now uint64) fsm.Op { return simDecision(q.n.id, now, d) })
 }
 
 // belate keeps a decision in the same way, and it says whose it is.
 func belate(p *process, term uint64, d lease.Decision) {
-	p.handOn(term, func(q *process, _ uint64) fsm.Op { return q.decisionOp(term, d) })
+	p.handOn(term, func(q *process, _ uint64) fsm.Op { return simDecision(q.n.id, term, d) })
 }
 
 // handOn has an operation applied by another than who led in that term.

@@ -16,6 +16,10 @@ import (
 // Applied implements fsm.Listener.
 func (p *process) Applied(c fsm.Changes) {
 	p.w.applied(p, c)
+	p.keeper.Observe(simChanges(c))
+}
+
+func simChanges(c fsm.Changes) lease.Changes {
 	changes := lease.Changes{Index: c.Index, Reset: c.Reset}
 	for _, l := range c.Leases {
 		changes.Leases = append(changes.Leases, lease.Change{Record: simRecord(l.LeaseRecord), Heard: l.Heard, Gone: l.Gone})
@@ -29,7 +33,7 @@ func (p *process) Applied(c fsm.Changes) {
 			changes.Timers = append(changes.Timers, t)
 		}
 	}
-	p.keeper.Observe(changes)
+	return changes
 }
 
 func simRecord(r fsm.LeaseRecord) lease.Record {
@@ -76,7 +80,7 @@ func (s simState) Find(k muster.InstanceKey) (id muster.LeaseID, incarnation uin
 // Decide implements lease.Log.
 func (p *process) Decide(ctx context.Context, term uint64, d lease.Decision) (uint64, error) {
 	p.stop.pass(p.dead)
-	op := p.decisionOp(term, d)
+	op := simDecision(p.n.id, term, d)
 	if op == nil {
 		return 0, muster.Errorf(muster.CodeNoLeader, "the simulation has no %s", d.Kind)
 	}
@@ -99,8 +103,9 @@ func (p *process) Decide(ctx context.Context, term uint64, d lease.Decision) (ui
 	return res.Index, err
 }
 
-func (p *process) decisionOp(term uint64, d lease.Decision) fsm.Op {
-	by := muster.Caller{Actor: "node:" + p.n.id, Reason: d.Reason}
+// simDecision is the operation of a decision; nil for one the simulations do not have.
+func simDecision(node string, term uint64, d lease.Decision) fsm.Op {
+	by := muster.Caller{Actor: "node:" + node, Reason: d.Reason}
 	refs := make([]fsm.LeaseGen, len(d.Leases))
 	ids := make([]muster.LeaseID, len(d.Leases))
 	for n, l := range d.Leases {
