@@ -9,13 +9,14 @@
 # make chaos    faults on real processes for DURATION (5m), by SEED (any), FAULTS (all)
 # make lint     staticcheck
 # make release  the binaries of a release in dist/, with SHA256SUMS
+# make upgrade from the release before to this tree, node by node, under load
 # make rules    tests of the Prometheus rules, where promtool is installed
 GO      ?= go
 BENCH   ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: build run demo test fmt-check lint rules release bench bench-go fuzz mutants chaos clean
+.PHONY: build run demo test fmt-check lint rules upgrade release bench bench-go fuzz mutants chaos clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
@@ -38,6 +39,9 @@ lint:
 
 rules:
 	./scripts/rules.sh
+
+upgrade:
+	GO='$(GO)' ./scripts/upgrade.sh
 
 bench: build
 	@env -u MUSTER_ADDR bin/muster bench $(BENCH)

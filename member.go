@@ -24,6 +24,8 @@ type Member struct {
 	PeerAddr string `json:"peer_addr"`
 	Zone     string `json:"zone"`
 	Version  string `json:"version"`
+	// FeatureLevel is the highest that the member's version knows; 0 if unknown.
+	FeatureLevel uint64 `json:"feature_level"`
 	// AppliedIndex is the index the member last said it had applied, and LagMS
 	// how many milliseconds ago it was last known to be current; -1 if unknown.
 	AppliedIndex uint64 `json:"applied_index"`
@@ -34,12 +36,15 @@ type Member struct {
 type Cluster struct {
 	ClusterID string `json:"cluster_id"`
 	// Leader is the id of the leader the answering node knows; empty if none.
-	Leader      string   `json:"leader"`
-	Term        uint64   `json:"term"`
-	CommitIndex uint64   `json:"commit_index"`
-	Insecure    bool     `json:"insecure"`
-	Members     []Member `json:"members"`
-	Governor    Governor `json:"governor"`
+	Leader      string `json:"leader"`
+	Term        uint64 `json:"term"`
+	CommitIndex uint64 `json:"commit_index"`
+	Insecure    bool   `json:"insecure"`
+	// FeatureLevel is what the cluster writes: it rises by itself once every member
+	// knows the higher one, and never falls.
+	FeatureLevel uint64   `json:"feature_level"`
+	Members      []Member `json:"members"`
+	Governor     Governor `json:"governor"`
 }
 
 // Governor is the expiry governor, which holds instances in a mass loss instead of

@@ -26,7 +26,7 @@ const foreignEvery = 10 * time.Minute
 func (n *Node) hello() peer.Hello {
 	return peer.Hello{
 		Cluster: n.cfg.ClusterName, ClusterID: n.ClusterID(), NodeID: n.id, Boot: n.dir.boot, Nonce: n.nonce,
-		Version: n.cfg.Version, Addr: n.port.Advertised(),
+		Version: n.cfg.Version, Addr: n.port.Advertised(), Level: n.fsm.KnownLevel(), ClusterLevel: n.fsm.FeatureLevel(),
 	}
 }
 
@@ -45,6 +45,16 @@ func (n *Node) admit(remote peer.Hello, _ peer.Kind) error {
 	}
 	if n.fsm.MemberRemoved(remote.NodeID) {
 		return refuse(peer.CodeRemoved, "node %s was removed from the cluster", remote.NodeID)
+	}
+	if known := n.fsm.KnownLevel(); remote.ClusterLevel > known {
+		// Whoever is of the cluster that this node is of, or is to be of, says that it is
+		// too old: nobody else may tell it.
+		reason := fmt.Sprintf("the cluster is at feature level %d, and node %s (%s) knows none above %d", remote.ClusterLevel, n.id, n.cfg.Version, known)
+		n.fail(exitErrorf(exitConfig, "upgrade this node: %s", reason))
+		return refuse(peer.CodeTooOld, "%s", reason)
+	}
+	if level := n.fsm.FeatureLevel(); max(remote.Level, 1) < level {
+		return refuse(peer.CodeTooOld, "the cluster is at feature level %d, and node %s (%s) knows none above %d", level, remote.NodeID, remote.Version, remote.Level)
 	}
 	if remote.NodeID == n.id && remote.Nonce != n.nonce {
 		return refuse(peer.CodeDuplicateID, "two nodes run with the id %s", n.id)
@@ -133,6 +143,8 @@ func (n *Node) refused(r *peer.RefusedError) {
 	switch r.Code {
 	case peer.CodeRemoved:
 		n.endRemoved()
+	case peer.CodeTooOld:
+		n.fail(exitErrorf(exitConfig, "upgrade this node: %s", r.Reason))
 	case peer.CodeOldCopy:
 		n.fail(exitErrorf(exitConfig, "the data directory %s is an old copy (%s): wipe it and let the node join anew", n.dir.path, r.Reason))
 	case peer.CodeDuplicateID:

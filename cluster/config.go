@@ -36,6 +36,13 @@ type StateMachine interface {
 	MemberBoot(id string) uint64
 	// MemberRemoved reports whether the member was removed for good.
 	MemberRemoved(id string) bool
+	// FeatureLevel is the highest level of operations and snapshots that the cluster
+	// writes, KnownLevel that which this build can read; it never reads more.
+	FeatureLevel() uint64
+	KnownLevel() uint64
+	// LevelOp makes the operation that raises the cluster's level, on the decision of
+	// the leader of term.
+	LevelOp(term, level uint64) []byte
 	// ClusterID is "" until the first leader's first operation is applied.
 	ClusterID() string
 }

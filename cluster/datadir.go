@@ -37,6 +37,9 @@ type identity struct {
 	Boot uint64 `json:"boot"`
 	// ClusterID is the cluster this node last belonged to; "" before it knows.
 	ClusterID string `json:"cluster_id,omitempty"`
+	// Level is the feature level of what the log and the snapshots hold, where it is
+	// not the first.
+	Level uint64 `json:"feature_level,omitempty"`
 }
 
 // dataDir is an open data directory, held by its lock file.
@@ -49,8 +52,9 @@ type dataDir struct {
 	id identity
 }
 
-// openDataDir makes or opens the directory, locks it, and counts one more start.
-func openDataDir(path string) (*dataDir, error) {
+// openDataDir makes or opens the directory, locks it, and counts one more start of a
+// build that knows feature levels up to known.
+func openDataDir(path string, known uint64) (*dataDir, error) {
 	if path == "" {
 		return nil, exitErrorf(exitConfig, "no data directory given")
 	}
@@ -62,14 +66,14 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, exitErrorf(exitIO, "the data directory %s is not writable: %w", path, err)
 	}
 	d := &dataDir{path: path, lock: lock}
-	if err := d.open(); err != nil {
+	if err := d.open(known); err != nil {
 		lock.Close()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *dataDir) open() error {
+func (d *dataDir) open(known uint64) error {
 	err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
@@ -86,6 +90,9 @@ func (d *dataDir) open() error {
 	}
 	if err := d.checkVersion(); err != nil {
 		return err
+	}
+	if d.id.Level > known {
+		return exitErrorf(exitConfig, "upgrade this node: %s holds data of feature level %d, and this version knows none above %d", d.path, d.id.Level, known)
 	}
 	d.id.Boot++
 	d.boot = d.id.Boot
@@ -150,6 +157,24 @@ func (d *dataDir) setClusterID(id string) error {
 	}
 	next := d.id
 	next.ClusterID = id
+	return d.become(next)
+}
+
+// setLevel remembers the feature level, so that an older build knows before it reads
+// anything that it is not for it.
+func (d *dataDir) setLevel(level uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.id.Level >= level {
+		return nil
+	}
+	next := d.id
+	next.Level = level
+	return d.become(next)
+}
+
+// become writes what the directory says of the node. The caller holds mu.
+func (d *dataDir) become(next identity) error {
 	if err := d.writeIdentity(next); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 // machine is a small state machine: a list of what was written, the members'
 // affairs, and the cluster's id.
 type machine struct {
+	known   uint64 // the feature level of its build; set before it is used
 	mu      sync.Mutex
 	state   machineState
 	applied uint64
@@ -27,6 +28,7 @@ type machineState struct {
 	Writes    []string
 	Boots     map[string]uint64
 	Removed   map[string]bool
+	Level     uint64
 }
 
 func newMachine() *machine {
@@ -45,6 +47,7 @@ const (
 	opWrite  = 'w'
 	opEpoch  = 'e'
 	opMember = 'm'
+	opLevel  = 'l'
 )
 
 type memberOp struct {
@@ -70,6 +73,16 @@ func unpack(b []byte) (ops [][]byte) {
 	}
 	return ops
 }
+
+func (m *machine) FeatureLevel() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return max(m.state.Level, 1)
+}
+
+func (m *machine) KnownLevel() uint64 { return max(m.known, 1) }
+
+func (m *machine) LevelOp(_, level uint64) []byte { return []byte{opLevel, byte(level)} }
 
 func (m *machine) EpochOp(newClusterID string) []byte {
 	return append([]byte{opEpoch}, newClusterID...)
@@ -108,6 +121,9 @@ func (m *machine) apply(l *raft.Log, place int, op []byte) result {
 			m.state.ClusterID = string(op[1:])
 		}
 		return binary.BigEndian.AppendUint64(nil, l.Term)
+	case opLevel:
+		m.state.Level = max(m.state.Level, uint64(op[1]))
+		return nil
 	case opMember:
 		var o memberOp
 		if err := json.Unmarshal(op[1:], &o); err != nil {

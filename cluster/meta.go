@@ -30,15 +30,12 @@ type meta struct {
 	Version   string
 	Boot      uint64
 	Expect    uint64
-	// Level is the highest level of operations the node understands.
+	// Level is the highest feature level the node knows.
 	Level       uint64
 	VoterWanted bool
 	HasState    bool
 	Leaving     bool
 }
-
-// metaLevel is the level of operations this build writes.
-const metaLevel = 1
 
 const (
 	flagVoterWanted = 1 << iota

@@ -111,7 +111,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 
 // open takes what has to be given back by Close.
 func (n *Node) open(deps Deps) (err error) {
-	if n.dir, err = openDataDir(n.cfg.DataDir); err != nil {
+	if n.dir, err = openDataDir(n.cfg.DataDir, n.fsm.KnownLevel()); err != nil {
 		return err
 	}
 	id := n.dir.identity()

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"io"
 	"math"
 	"sync"
 
@@ -140,6 +142,20 @@ func (g *nudger) run(ctx context.Context, t *peer.Transport) {
 type tappedFSM struct {
 	StateMachine
 	nudges *nudger
+	fail   func(error) // ends the node
+}
+
+// Restore implements raft.FSM. A snapshot that only a newer version can read is no
+// reason to look for an older one, or to be sent it again.
+func (f tappedFSM) Restore(r io.ReadCloser) error {
+	err := f.StateMachine.Restore(r)
+	if _, coded := errors.AsType[interface {
+		error
+		ExitCode() int
+	}](err); coded {
+		f.fail(err)
+	}
+	return err
 }
 
 // ApplyBatch implements raft.BatchingFSM.

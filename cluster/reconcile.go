@@ -54,6 +54,8 @@ func (n *Node) reconcileMembers(ctx context.Context, term uint64) {
 			if err := n.carryOut(ctx, term, c); err != nil {
 				n.logger.Warn("membership not changed", "kind", string(c.kind), "member", c.id, "err", err)
 			}
+		} else { // so that nobody was added whose level was not asked
+			r.raiseLevel(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -94,7 +96,7 @@ func (r *reconciler) look(ctx context.Context) []newcomer {
 	for _, a := range n.askAll(ctx, ask) {
 		if _, member := inConfig[a.id]; member {
 			members = append(members, a)
-		} else if g := gossip[a.id]; a.err == nil && a.status.id == a.id {
+		} else if g := gossip[a.id]; a.err == nil && a.status.id == a.id && max(a.status.level, 1) >= n.fsm.FeatureLevel() {
 			c := newcomer{
 				id: a.id, addr: a.addr, wanted: g.VoterWanted, leaving: g.Leaving, removed: n.fsm.MemberRemoved(a.id),
 				foreign: a.status.clusterID != n.ClusterID() && (a.status.clusterID != "" || a.status.hasState),

@@ -47,8 +47,11 @@ func Recover(ctx context.Context, r Recovery) (Recovered, error) {
 		return Recovered{}, exitErrorf(exitConfig, "%s is not the data directory of a node: %w", r.DataDir, err)
 	}
 	n := &Node{logger: r.Logger, timing: (&Config{Timing: Timing{Profile: ProfileDefault}}).timing(&Faults{}), failed: make(chan struct{})}
-	var err error
-	if n.dir, err = openDataDir(r.DataDir); err != nil {
+	machine, err := r.FSM() // only asked what it knows
+	if err != nil {
+		return Recovered{}, err
+	}
+	if n.dir, err = openDataDir(r.DataDir, machine.KnownLevel()); err != nil {
 		return Recovered{}, err
 	}
 	n.id = n.dir.identity().ID

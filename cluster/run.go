@@ -165,8 +165,15 @@ func (n *Node) startRaft(transport *peer.Transport) (r *raft.Raft, err error) {
 		return nil, fmt.Errorf("making the log cache: %w", err)
 	}
 	snaps := &reachingSnapshots{FileSnapshotStore: n.snaps, store: n.store}
-	r, err = raft.NewRaft(raftConfig(n.id, n.timing, n.logger), tappedFSM{n.fsm, n.nudges}, cache, n.store, snaps, transport)
+	r, err = raft.NewRaft(raftConfig(n.id, n.timing, n.logger), tappedFSM{n.fsm, n.nudges, n.fail}, cache, n.store, snaps, transport)
 	snaps.started.Store(true)
+	if err != nil {
+		select {
+		case <-n.failed: // the state machine has said what is wrong
+			return nil, n.failure.err
+		default:
+		}
+	}
 	if err != nil && len(list) > 0 {
 		return nil, exitErrorf(exitCorrupt, "%s: %w", remedy, err)
 	}

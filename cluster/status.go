@@ -22,7 +22,8 @@ type nodeStatus struct {
 	expect                uint64
 	lag                   time.Duration // the age of its state; negative: not known
 	hasState              bool
-	low                   bool // its disk is nearly full: it is not to lead
+	low                   bool   // its disk is nearly full: it is not to lead
+	level                 uint64 // the highest feature level it knows
 }
 
 func (s *nodeStatus) encode() []byte {
@@ -39,6 +40,7 @@ func (s *nodeStatus) encode() []byte {
 	m.string(10, s.leader.id)
 	m.string(11, s.leader.addr)
 	m.bool(12, s.low)
+	m.uint(13, s.level)
 	return m
 }
 
@@ -85,6 +87,8 @@ func decodeStatus(b []byte) (nodeStatus, error) {
 			s.leader.addr = string(b)
 		case 12:
 			s.low = v != 0
+		case 13:
+			s.level = v
 		}
 		return nil
 	})
@@ -103,6 +107,7 @@ func (n *Node) ownStatus() nodeStatus {
 	s := nodeStatus{
 		id: n.id, clusterID: n.ClusterID(), gossip: n.gossip.net.self(), boot: n.dir.boot, term: n.CurrentTerm(),
 		applied: n.fsm.Applied(), expect: uint64(n.cfg.BootstrapExpect), lag: -1, hasState: n.hasState(), low: n.space.low.Load(),
+		level: n.fsm.KnownLevel(),
 	}
 	if stale, ready := n.Freshness(); ready {
 		s.lag = stale
@@ -242,7 +247,7 @@ func (n *Node) Started() bool { return n.gossip.started.Load() }
 // Status is the cluster as this node sees it: the members from raft's
 // configuration, whether they live from gossip, how far they are from the leader.
 func (n *Node) Status() muster.Cluster {
-	c := muster.Cluster{ClusterID: n.ClusterID(), Term: n.CurrentTerm(), Insecure: n.cfg.Insecure, Members: []muster.Member{}}
+	c := muster.Cluster{ClusterID: n.ClusterID(), Term: n.CurrentTerm(), Insecure: n.cfg.Insecure, FeatureLevel: n.fsm.FeatureLevel(), Members: []muster.Member{}}
 	c.Leader, _ = n.raftLeader()
 	if r := n.raft.Load(); r != nil {
 		c.CommitIndex = r.CommitIndex()
@@ -265,9 +270,11 @@ func (n *Node) Status() muster.Cluster {
 		}
 		if g, ok := gossip[id]; ok {
 			m.Name, m.Alive, m.APIAddr, m.Zone, m.Version = g.Name, g.Alive, g.APIAddr, g.Zone, g.Version
+			m.FeatureLevel = g.Level
 		}
 		if id == n.id {
 			m.Name, m.Alive, m.APIAddr, m.Zone, m.Version = n.cfg.Name, true, n.apiAddr, n.cfg.Zone, n.cfg.Version
+			m.FeatureLevel = own.level
 		}
 		if st, ok := states[id]; ok {
 			m.AppliedIndex = st.applied

@@ -20,7 +20,7 @@ const (
 func (n *Node) meta() meta {
 	return meta{
 		ClusterID: n.ClusterID(), PeerAddr: n.port.Advertised(), APIAddr: n.apiAddr, Name: n.cfg.Name, Zone: n.cfg.Zone,
-		Version: n.cfg.Version, Boot: n.dir.boot, Expect: uint64(n.cfg.BootstrapExpect), Level: metaLevel,
+		Version: n.cfg.Version, Boot: n.dir.boot, Expect: uint64(n.cfg.BootstrapExpect), Level: n.fsm.KnownLevel(),
 		VoterWanted: true, HasState: n.hasState(), Leaving: n.leaving.Load(),
 	}
 }
@@ -43,6 +43,7 @@ func (n *Node) watchSelf(ctx context.Context) {
 			return
 		}
 		n.keepClusterID()
+		n.keepLevel()
 		m := n.meta()
 		if b := m.encode(metaLimit); !bytes.Equal(b, announced) {
 			announced = b

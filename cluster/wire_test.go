@@ -11,7 +11,7 @@ import (
 func TestMeta(t *testing.T) {
 	m := meta{
 		ClusterID: strings.Repeat("c", 32), PeerAddr: "10.0.0.1:7401", APIAddr: "10.0.0.1:7400", Name: "node-1", Zone: "eu-1a",
-		Version: "1.2.3", Boot: 7, Expect: 3, Level: metaLevel, VoterWanted: true, Leaving: true,
+		Version: "1.2.3", Boot: 7, Expect: 3, Level: 2, VoterWanted: true, Leaving: true,
 	}
 	got, err := decodeMeta(m.encode(metaLimit))
 	if err != nil || got != m {

@@ -14,14 +14,9 @@ type applier interface {
 	apply(s *state, at step) result
 }
 
-// unknownKindError is an operation or an entry that only a newer version knows.
-type unknownKindError struct {
-	what string
-	kind byte
-}
-
-func (e *unknownKindError) Error() string {
-	return fmt.Sprintf("%s of kind %d is not known to this version: upgrade this node", e.what, e.kind)
+// unknownKind is an operation or an entry that only a newer version knows.
+func unknownKind(what string, kind byte) error {
+	return &UpgradeError{fmt.Sprintf("%s of kind %d", what, kind)}
 }
 
 var (
@@ -87,6 +82,8 @@ func decodeOp(b []byte) (applier, kind, error) {
 		op = readRestoreAbort(&d)
 	case kindJudge:
 		op = readJudge(&d)
+	case kindRaise:
+		op = readRaise(&d)
 	case kindRefused:
 		op = readRefused(&d)
 	case kindConfigure:
@@ -94,10 +91,12 @@ func decodeOp(b []byte) (applier, kind, error) {
 	case kindSwitchGovernor:
 		op = readSwitchGovernor(&d)
 	default:
-		if k&kindIgnorable == 0 {
-			return nil, k, &unknownKindError{"operation", b[0]}
+		if op = readNewest(k, &d); op == nil {
+			if k&kindIgnorable == 0 {
+				return nil, k, unknownKind("operation", b[0])
+			}
+			return ignored{}, k, nil
 		}
-		return ignored{}, k, nil
 	}
 	if d.Err() != nil {
 		return nil, k, fmt.Errorf("operation of kind %d: %w", k, d.Err())

@@ -96,6 +96,24 @@ func readSwitchGovernor(d *decoder) *SwitchGovernor {
 	return o
 }
 
+// readRaise refuses a level that this build does not know: it would read what comes
+// after as another build does not.
+func readRaise(d *decoder) *Raise {
+	o := &Raise{}
+	for d.Next() {
+		switch d.Num {
+		case 1:
+			o.Term = d.uint(1<<64 - 1)
+		case 2:
+			o.Level = d.uint(1<<64 - 1)
+		}
+	}
+	if o.Level > KnownLevel {
+		d.Fail(levelError(o.Level))
+	}
+	return o
+}
+
 func readEpoch(d *decoder) *Epoch {
 	o := &Epoch{}
 	for d.Next() {

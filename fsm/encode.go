@@ -11,8 +11,7 @@ import (
 // it, unless its high bit says that it may be ignored.
 type kind byte
 
-// The kinds of operation. Numbers are never given twice. Kept for what is to
-// come: 22 feature level.
+// The kinds of operation. Numbers are never given twice; 127 is of tests (level.go).
 const (
 	kindRegister       kind = 1
 	kindDeregister     kind = 2
@@ -34,6 +33,7 @@ const (
 	kindConfigure      kind = 18
 	kindSwitchGovernor kind = 19
 	kindJudge          kind = 20
+	kindRaise          kind = 22
 
 	kindIgnorable kind = 0x80
 )
@@ -68,6 +68,7 @@ func (RestoreCommit) kind() kind { return kindRestoreCommit }
 func (RestoreAbort) kind() kind  { return kindRestoreAbort }
 
 func (Configure) kind() kind      { return kindConfigure }
+func (Raise) kind() kind          { return kindRaise }
 func (SwitchGovernor) kind() kind { return kindSwitchGovernor }
 func (Judge) kind() kind          { return kindJudge }
 
@@ -127,6 +128,10 @@ func (o GrantLease) append(b []byte) []byte {
 
 func (o RevokeLease) append(b []byte) []byte {
 	return appendCaller(wire.AppendUint(b, 1, uint64(o.ID)), o.Caller)
+}
+
+func (o Raise) append(b []byte) []byte {
+	return wire.AppendUint(wire.AppendUint(b, 1, o.Term), 2, o.Level)
 }
 
 func (o Configure) append(b []byte) []byte {

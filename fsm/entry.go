@@ -29,8 +29,9 @@ const entryPack kind = 1
 
 // Pack makes one log entry of operations that Encode made, with the leader's
 // time in milliseconds. An operation that this node cannot read (its caller runs
-// a newer version, or it was damaged on the way) is replaced by a refusal, so
-// that no committed entry can stop the nodes that have to apply it. More than
+// a newer version, or it was damaged on the way), or that is of a feature level
+// which the cluster has not reached, is replaced by a refusal, so that no committed
+// entry can stop the nodes that have to apply it. More than
 // MaxOps operations are a defect of the caller and panic.
 func (f *FSM) Pack(ops [][]byte, stamp time.Time) []byte {
 	if len(ops) > MaxOps {
@@ -42,12 +43,17 @@ func (f *FSM) Pack(ops [][]byte, stamp time.Time) []byte {
 	}
 	b := append(make([]byte, 0, size), byte(entryPack))
 	b = wire.AppendUint(b, 1, uint64(toMillis(stamp)))
+	cluster := f.FeatureLevel()
 	for _, op := range ops {
-		if _, _, err := decodeOp(op); err != nil {
+		_, k, err := decodeOp(op)
+		if err == nil {
+			err = tooEarly(k, cluster)
+		}
+		if err != nil {
 			f.log.Error("refuse operation that cannot be read", "err", err)
 			op = wire.AppendString([]byte{byte(kindRefused)}, 1, err.Error())
 		}
-		b = wire.AppendBytes(b, 2, op)
+		b = wire.AppendBytes(b, 2, renew(op, cluster))
 	}
 	return b
 }
@@ -70,7 +76,7 @@ func decodeEntry(b []byte, ops []parsed) (stamp int64, _ []parsed, err error) {
 		if k&kindIgnorable != 0 {
 			return 0, ops, nil
 		}
-		return 0, ops, &unknownKindError{"entry", b[0]}
+		return 0, ops, unknownKind("entry", b[0])
 	}
 	d := decode(b[1:])
 	for d.Next() {

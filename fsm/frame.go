@@ -138,7 +138,7 @@ func newFrameReader(r io.Reader) (*frameReader, error) {
 		return nil, errNotSnapshot
 	}
 	if major := binary.LittleEndian.Uint16(b[len(magic):]); major != formatMajor {
-		return nil, fmt.Errorf("snapshot of format %d is not known to this version (%d): upgrade this node", major, formatMajor)
+		return nil, &UpgradeError{fmt.Sprintf("snapshot of format %d", major)}
 	}
 	return fr, nil
 }

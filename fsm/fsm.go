@@ -44,6 +44,7 @@ type FSM struct {
 	dir       atomic.Pointer[directory]
 	list      atomic.Pointer[listing]
 	clusterID atomic.Pointer[string]
+	level     atomic.Uint64 // the feature level
 	floor     atomic.Uint64
 	applied   mark // raft index
 	index     mark // muster index
@@ -65,6 +66,7 @@ func New(cfg Config) (*FSM, error) {
 	f.dir.Store(f.st.dir)
 	f.list.Store(newListing(0, f.st.dir))
 	f.clusterID.Store(new(string))
+	f.level.Store(f.st.level)
 	if err := f.registerGauges(cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("registering the metrics of the state machine: %w", err)
 	}
@@ -127,8 +129,8 @@ func (f *FSM) applyLog(l *raft.Log) (any, error) {
 }
 
 func (f *FSM) fail(err error) {
-	if newer, ok := errors.AsType[*unknownKindError](err); ok {
-		f.log.Error("upgrade this node: the log holds what only a newer version knows", "kind", newer.kind, "err", err)
+	if _, newer := errors.AsType[*UpgradeError](err); newer {
+		f.log.Error("upgrade this node: the log holds what only a newer version knows", "err", err)
 	} else {
 		f.log.Error("a committed log entry cannot be read", "err", err)
 	}
@@ -175,6 +177,7 @@ func (f *FSM) publish() {
 	}
 	f.index.raise(index)
 	f.applied.raise(s.applied)
+	f.level.Store(s.level)
 	f.metrics.update(s)
 	f.mu.Unlock()
 

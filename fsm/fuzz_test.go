@@ -47,6 +47,7 @@ func sampleOps() []fsm.Op {
 		fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: "web"}, Settings: sampleSettings(), Caller: who},
 		fsm.Configure{Key: muster.ServiceKey{Namespace: "default", Service: "web"}, Caller: who},
 		fsm.SwitchGovernor{On: true, Caller: who},
+		fsm.Raise{Term: 3, Level: 1},
 		fsm.Judge{Term: 1, Caller: who, Verdicts: []fsm.Verdict{
 			{Key: key("web", "a"), Life: 2, HeldUntil: epoch2026, Checks: []muster.CheckState{
 				{Status: muster.StatusDown, Cause: muster.CheckTimeout, Output: "no answer in time", Latency: 7, Contested: true},

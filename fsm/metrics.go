@@ -20,6 +20,7 @@ type metrics struct {
 	tombstones   *prometheus.GaugeVec
 	epoch        prometheus.Gauge
 	applied      prometheus.Gauge
+	level        prometheus.Gauge
 	staged       prometheus.Gauge
 	snapshotSize prometheus.Gauge
 	resets       prometheus.Counter
@@ -44,6 +45,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		tombstones:   prometheus.NewGaugeVec(gauge("tombstones", "What is remembered after it is gone, by what."), []string{"of"}),
 		epoch:        prometheus.NewGauge(gauge("epoch", "Restores that raised the index.")),
 		applied:      prometheus.NewGauge(gauge("applied_index", "Raft index of the last entry applied.")),
+		level:        prometheus.NewGauge(gauge("feature_level", "The cluster's feature level: it is raised once all nodes are of a version that knows the higher one.")),
 		staged:       prometheus.NewGauge(gauge("restore_staged_bytes", "Bytes of a backup that wait for their commit.")),
 		snapshotSize: prometheus.NewGauge(gauge("snapshot_bytes", "Size of the last snapshot written.")),
 		resets:       prometheus.NewCounter(counter("resets_total", "Times the whole state was replaced by a restore or a snapshot.")),
@@ -53,7 +55,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{
 		m.entries, m.operations, m.transitions, m.services, m.configured, m.instances, m.leases, m.journal, m.tombstones,
-		m.epoch, m.applied, m.staged, m.snapshotSize, m.resets,
+		m.epoch, m.applied, m.level, m.staged, m.snapshotSize, m.resets,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -87,6 +89,7 @@ var kindNames = map[kind]string{
 	kindRevokeLease: "revoke_lease", kindEpoch: "epoch", kindMember: "member", kindRestoreBegin: "restore_begin",
 	kindRestoreChunk: "restore_chunk", kindRestoreCommit: "restore_commit", kindRestoreAbort: "restore_abort", kindRefused: "refused",
 	kindConfigure: "configure", kindSwitchGovernor: "switch_governor", kindJudge: "judge",
+	kindRaise: "raise",
 }
 
 // tally counts what a batch did, to be added to the metrics once.
@@ -156,5 +159,6 @@ func (m *metrics) update(s *state) {
 	m.tombstones.WithLabelValues("instance").Set(float64(s.tombs.order.n))
 	m.epoch.Set(float64(s.epoch))
 	m.applied.Set(float64(s.applied))
+	m.level.Set(float64(s.level))
 	m.staged.Set(float64(s.staging.size()))
 }

@@ -20,6 +20,7 @@ type picture struct {
 	clusterID                                string
 	epoch, applied, floor, listIndex, forgot uint64
 	stamp                                    int64
+	level                                    uint64
 
 	services []*published // that have instances, in the order of their keys
 	gone     []*published // that have none, the oldest first
@@ -36,7 +37,7 @@ type picture struct {
 func (s *state) take() *picture {
 	p := &picture{
 		clusterID: s.clusterID, epoch: s.epoch, applied: s.applied, floor: s.floor, listIndex: s.listIndex,
-		forgot: s.journal.dropped, stamp: s.stamp,
+		forgot: s.journal.dropped, stamp: s.stamp, level: s.level,
 		tombs: s.tombs.order.all(), leases: s.leases.take(), journal: s.journal.latest(), members: s.members,
 		staging: s.staging.take(), settings: s.settings, governor: s.governor,
 	}
@@ -101,10 +102,13 @@ func (p *picture) appendHeader(b []byte) []byte {
 	b = wire.AppendUint(b, 5, p.floor)
 	b = wire.AppendUint(b, 6, p.listIndex)
 	b = wire.AppendUint(b, 7, p.forgot)
-	if p.governor == (governor{}) {
+	if p.governor != (governor{}) {
+		b = appendMessage(b, 8, p.governor.append)
+	}
+	if p.level == baseLevel {
 		return b
 	}
-	return appendMessage(b, 8, p.governor.append)
+	return wire.AppendUint(b, 9, p.level)
 }
 
 func (p *picture) writeLeases(fw *frameWriter) {

@@ -94,7 +94,7 @@ func (l *loader) reader(t blockType) (func(*decoder) error, error) {
 	if t&blockOptional != 0 {
 		return func(*decoder) error { return nil }, nil
 	}
-	return nil, fmt.Errorf("block of type %d is not known to this version: upgrade this node", t)
+	return nil, unknownKind("block", byte(t))
 }
 
 func (l *loader) header(d *decoder) error {
@@ -120,7 +120,12 @@ func (l *loader) header(d *decoder) error {
 			s.journal.dropped = d.index()
 		case 8:
 			s.governor = readGovernor(d)
+		case 9:
+			s.level = d.uint(1<<64 - 1)
 		}
+	}
+	if d.Err() == nil && s.level > KnownLevel {
+		return levelError(s.level)
 	}
 	var epoch uint64
 	epoch, s.applied = muster.SplitIndex(l.index)

@@ -149,7 +149,10 @@ func (o *RestoreCommit) apply(s *state, at step) result {
 	}
 	from, err := readSnapshot(g.reader())
 	if err != nil {
-		return reject(at, muster.Errorf(muster.CodeConflict, "the backup cannot be read: %v", err))
+		return reject(at, muster.Errorf(muster.CodeMalformedRequest, "the backup cannot be read: %v", err))
+	}
+	if err := s.checkLevel(from); err != nil {
+		return reject(at, err)
 	}
 	epoch := max(s.epoch, from.epoch) + 1
 	if fault.Is(fault.RestoreIndexBack) {

@@ -141,7 +141,7 @@ func TestRestoreRefusals(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			view := m.fsm.View(webKey)
 			r := m.restore(test.b)
-			if !errors.Is(r.Err, muster.CodeConflict) || !strings.Contains(r.Err.Detail, test.says) {
+			if !errors.Is(r.Err, muster.CodeMalformedRequest) || !strings.Contains(r.Err.Detail, test.says) {
 				t.Errorf("got %v, want %q", r.Err, test.says)
 			}
 			f, err := fsm.New(fsm.Config{})

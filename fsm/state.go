@@ -12,6 +12,7 @@ import (
 // under FSM.mu; what readers see of services goes through dir.
 type state struct {
 	clusterID string
+	level     uint64 // the cluster's feature level
 	epoch     uint64
 	applied   uint64 // raft index of the last entry
 	stamp     int64  // time of the last entry in unix milliseconds
@@ -46,6 +47,7 @@ type step struct {
 
 func newState() *state {
 	return &state{
+		level:  baseLevel,
 		dir:    newDirectory(),
 		tombs:  tombstones{byKey: make(map[muster.InstanceKey]*tombstone)},
 		leases: newLeaseTable(), settings: make(map[muster.ServiceKey]*muster.Settings),

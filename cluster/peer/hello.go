@@ -49,6 +49,9 @@ type Hello struct {
 	Version string
 	// Addr is the node's advertised peer address.
 	Addr string
+	// Level is the highest feature level the node knows, ClusterLevel that of its
+	// cluster.
+	Level, ClusterLevel uint64
 }
 
 // maxHelloString bounds each text of a hello and of a refusal.
@@ -63,6 +66,8 @@ const (
 	fieldNonce     wire.Number = 5
 	fieldVersion   wire.Number = 6
 	fieldAddr      wire.Number = 7
+	fieldLevel     wire.Number = 8
+	fieldCluLevel  wire.Number = 9
 )
 
 var errBadHello = errors.New("malformed hello")
@@ -80,7 +85,9 @@ func (h Hello) encode() ([]byte, error) {
 	b = wire.AppendUint(b, fieldBoot, h.Boot)
 	b = wire.AppendUint(b, fieldNonce, h.Nonce)
 	b = wire.AppendString(b, fieldVersion, h.Version)
-	return wire.AppendString(b, fieldAddr, h.Addr), nil
+	b = wire.AppendString(b, fieldAddr, h.Addr)
+	b = wire.AppendUint(b, fieldLevel, h.Level)
+	return wire.AppendUint(b, fieldCluLevel, h.ClusterLevel), nil
 }
 
 // check refuses what could be neither addressed nor logged.
@@ -117,6 +124,10 @@ func decodeHello(b []byte) (Hello, error) {
 			h.Version = string(text)
 		case fieldAddr:
 			h.Addr = string(text)
+		case fieldLevel:
+			h.Level = number
+		case fieldCluLevel:
+			h.ClusterLevel = number
 		}
 		return nil
 	})

@@ -15,6 +15,8 @@ const (
 	CodeOldCopy      = "old_copy"
 	CodeDuplicateID  = "duplicate_id"
 	CodeBadVersion   = "bad_version"
+	// CodeTooOld: of a version that cannot read what the cluster writes.
+	CodeTooOld = "too_old"
 	// CodeWrongNode: not the node that was asked for, see At.
 	CodeWrongNode = "wrong_node"
 	// CodeNoKey: one side has a cluster key, the other has none.

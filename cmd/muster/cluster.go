@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,6 +46,9 @@ func newMembers(g *global) *cobra.Command {
 			if err := table(cmd.OutOrStdout(), "NAME ID STATE ALIVE API PEER ZONE VERSION APPLIED LAG", rows); err != nil {
 				return err
 			}
+			if older := olderMembers(c); older != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "feature level %d until %s is upgraded\n", c.FeatureLevel, older)
+			}
 			if c.Leader == "" {
 				fmt.Fprintln(cmd.OutOrStdout(), "no leader is known to this node")
 			}
@@ -74,6 +78,21 @@ func newMembers(g *global) *cobra.Command {
 		},
 	})
 	return cmd
+}
+
+// olderMembers are those that hold the cluster's feature level below what others know.
+func olderMembers(c muster.Cluster) string {
+	newest := uint64(0)
+	for _, m := range c.Members {
+		newest = max(newest, m.FeatureLevel)
+	}
+	var names []string
+	for _, m := range c.Members {
+		if m.FeatureLevel < newest && c.FeatureLevel < newest {
+			names = append(names, m.Name)
+		}
+	}
+	return strings.Join(names, " and ")
 }
 
 func newLeader(g *global) *cobra.Command {

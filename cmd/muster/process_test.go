@@ -57,6 +57,8 @@ func freePorts(n int) ([]string, error) {
 type process struct {
 	t    testing.TB
 	args []string
+	// exe is the binary to run; empty: this one.
+	exe string
 	// within is a command that the process is started by, if any.
 	within []string
 	url    string
@@ -129,6 +131,9 @@ func (p *process) start() {
 	}
 	if p.log == nil {
 		p.log = &syncBuffer{}
+	}
+	if p.exe != "" {
+		exe = p.exe
 	}
 	line := slices.Concat(p.within, []string{exe}, p.args)
 	p.cmd = exec.Command(line[0], line[1:]...)
