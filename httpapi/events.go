@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -32,5 +33,9 @@ func (s *Server) getEvents(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.json(http.StatusOK, events)
+	body, err := s.rendered.of(fmt.Sprintf("events %d %+v", events.Index, q), events)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, typeJSON, body)
 }

@@ -86,6 +86,7 @@ type Server struct {
 	cluster     Cluster
 	balancer    *balancer.Balancer
 	tickets     Tickets
+	rendered    *rendered
 	log         *slog.Logger
 	metrics     *metrics
 	metricsPage http.Handler
@@ -138,7 +139,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, registry: deps.Registry, leases: deps.Leases, watches: deps.Watches, settings: deps.Settings, backups: deps.Backups,
 		cluster: deps.Cluster, log: deps.Logger,
-		balancer: deps.Balancer, tickets: deps.Tickets,
+		balancer: deps.Balancer, tickets: deps.Tickets, rendered: newRendered(),
 		metrics: m, metricsPage: newMetricsPage(deps.Gatherer, deps.Logger), table: t,
 		crossOrigin: http.NewCrossOriginProtection(), node: []string{deps.Cluster.ID()},
 		idPrefix:    strings.ToLower(rand.Text()[:10]) + "-",

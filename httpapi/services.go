@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"net/http"
 	"slices"
@@ -132,5 +133,9 @@ func (s *Server) getServices(c *call) error {
 	if c.unchanged(etag) {
 		return c.empty(http.StatusNotModified)
 	}
-	return c.json(http.StatusOK, list)
+	body, err := s.rendered.of(fmt.Sprintf("services %d %q %q", info.Index, namespace, prefix), list)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, typeJSON, body)
 }

@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	if order := os.Getenv(actAsFlood); order != "" {
+		floodMain(order)
+		return
+	}
 	testscript.Main(m, map[string]func(){"muster": main})
 }
 
