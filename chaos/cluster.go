@@ -160,7 +160,8 @@ func (c *Cluster) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.WaitWhole(ctx, c.cfg.Nodes)
+	_, err := c.WaitWhole(ctx, c.cfg.Nodes)
+	return err
 }
 
 // Nodes are the founders, in order; Spares the other places.
@@ -253,33 +254,43 @@ func (c *Cluster) Leader(ctx context.Context) (leader *Node, err error) {
 	return leader, err
 }
 
-// WaitWhole waits until that many nodes run and are all ready, know the same leader
-// and are voters in the eyes of each.
-func (c *Cluster) WaitWhole(ctx context.Context, size int) error {
-	return c.wait(ctx, fmt.Sprintf("%d whole nodes", size), func() error {
-		leader, whole := "", 0
-		for n, s := range c.statuses(ctx) {
-			switch {
-			case !n.ready(ctx, c.client):
-				return fmt.Errorf("%s is not ready", n.Name)
-			case s.Leader == "" || leader != "" && s.Leader != leader:
-				return fmt.Errorf("%s knows the leader %q, another %q", n.Name, s.Leader, leader)
-			case len(s.Members) != size:
-				return fmt.Errorf("%s sees %d members", n.Name, len(s.Members))
-			}
-			leader = s.Leader
-			for _, m := range s.Members {
-				if m.State == muster.MemberLearner || !m.Alive {
-					return fmt.Errorf("%s sees %s %s, alive %t", n.Name, m.Name, m.State, m.Alive)
-				}
-			}
-			whole++
+// WaitWhole waits until the cluster of that many nodes is whole, and returns what was
+// lacking last.
+func (c *Cluster) WaitWhole(ctx context.Context, size int) (lacked, err error) {
+	err = c.wait(ctx, fmt.Sprintf("%d whole nodes", size), func() error {
+		lacks := c.whole(ctx, size)
+		if lacks != nil {
+			lacked = lacks
 		}
-		if whole != size {
-			return fmt.Errorf("%d nodes answer", whole)
-		}
-		return nil
+		return lacks
 	})
+	return lacked, err
+}
+
+// whole asks that so many nodes run and are all ready, know the same leader and are
+// voters in the eyes of each.
+func (c *Cluster) whole(ctx context.Context, size int) error {
+	leader, answer := "", c.statuses(ctx)
+	if len(answer) != size {
+		return fmt.Errorf("%d nodes answer", len(answer))
+	}
+	for n, s := range answer {
+		switch {
+		case !n.ready(ctx, c.client):
+			return fmt.Errorf("%s is not ready", n.Name)
+		case s.Leader == "" || leader != "" && s.Leader != leader:
+			return fmt.Errorf("%s knows the leader %q, another %q", n.Name, s.Leader, leader)
+		case len(s.Members) != size:
+			return fmt.Errorf("%s sees %d members", n.Name, len(s.Members))
+		}
+		leader = s.Leader
+		for _, m := range s.Members {
+			if m.State == muster.MemberLearner || !m.Alive {
+				return fmt.Errorf("%s sees %s %s, alive %t", n.Name, m.Name, m.State, m.Alive)
+			}
+		}
+	}
+	return nil
 }
 
 // wait tries until there is no error any more, and returns the last one at the end of ctx.

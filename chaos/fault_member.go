@@ -66,7 +66,7 @@ func grow(f *injection) error {
 	all := f.c.cfg.Nodes + len(spares)
 	ctx, cancel := context.WithTimeout(f.ctx, 45*time.Second)
 	defer cancel()
-	if err := f.c.WaitWhole(ctx, all); err != nil {
+	if _, err := f.c.WaitWhole(ctx, all); err != nil {
 		return broken("growing to %d nodes: %v", all, err)
 	}
 	leader, err := f.c.Leader(ctx)
@@ -82,7 +82,7 @@ func grow(f *injection) error {
 	if err := leader.Start(); err != nil {
 		return err
 	}
-	if err := f.c.WaitWhole(ctx, all); err != nil {
+	if _, err := f.c.WaitWhole(ctx, all); err != nil {
 		return broken("after the leader of %d nodes was killed: %v", all, err)
 	}
 	for _, n := range spares {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -19,6 +18,8 @@ import (
 const (
 	// healLimit is how long the cluster may take after a fault until it is whole.
 	healLimit = 60 * time.Second
+	// slowHeal is from when on it is worth saying what it took so long.
+	slowHeal = 5 * time.Second
 	// smallDiskBytes is the size of the small disk.
 	smallDiskBytes = 128 << 20
 	progressEvery  = 5 * time.Second
@@ -43,26 +44,6 @@ type Config struct {
 	Bounds Bounds
 	// Out is told how it goes.
 	Out io.Writer
-}
-
-// Report is what a run has found.
-type Report struct {
-	Seed    uint64
-	Elapsed time.Duration
-	Spans   []FaultSpan
-	// Broken is what the bench itself found, in the order of finding: a node that
-	// ended by itself, a cluster that did not become whole, a needless election.
-	Broken []string
-	// Verdict is what the checkers say of the history; nil if it did not come to it.
-	Verdict *Verdict
-	// Dir holds history and logs, and is gone unless Kept.
-	Dir  string
-	Kept bool
-}
-
-// OK reports whether nothing is broken.
-func (r *Report) OK() bool {
-	return len(r.Broken) == 0 && r.Verdict != nil && r.Verdict.OK()
 }
 
 // brokenError is a broken promise, other than an error of the bench.
@@ -288,11 +269,14 @@ func (r *runner) fault(ctx context.Context, kind row) (whole bool, err error) {
 		return false, fmt.Errorf("%s: %w", span, err)
 	}
 	span.Heal = time.Now()
-	err = r.heal(ctx)
+	lacked, err := r.heal(ctx)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
 	span.Healed = time.Now()
+	if took := span.Healed.Sub(span.Heal); took > slowHeal && lacked != nil {
+		f.note("whole after %.1fs, at last %v", took.Seconds(), lacked)
+	}
 	if now, _ := r.c.Term(ctx); now > term {
 		span.Elections = now - term
 	}
@@ -310,7 +294,7 @@ func (r *runner) fault(ctx context.Context, kind row) (whole bool, err error) {
 	if !kind.died && span.FastElections > 0 {
 		r.broke("%s: %d elections begun because the leader's process was gone, which it was not", span, span.FastElections)
 	}
-	r.say("%s healed: %.1fs, whole again after %.1fs, terms +%d", span, span.Heal.Sub(span.Start).Seconds(), span.Healed.Sub(span.Heal).Seconds(), span.Elections)
+	r.say("%s healed: %.1fs, whole again after %.1fs, terms +%d%s", span, span.Heal.Sub(span.Start).Seconds(), span.Healed.Sub(span.Heal).Seconds(), span.Elections, noted(span))
 	return true, nil
 }
 
@@ -322,15 +306,16 @@ func noted(s *FaultSpan) string {
 	return ": " + s.Note
 }
 
-// heal undoes all faults and waits until the cluster is whole.
-func (r *runner) heal(ctx context.Context) error {
+// heal undoes all faults, waits until the cluster is whole, and returns what was
+// lacking last.
+func (r *runner) heal(ctx context.Context) (lacked, err error) {
 	if err := r.c.Heal(); err != nil {
-		return err
+		return nil, err
 	}
 	for _, n := range r.c.Nodes() {
 		if !n.Alive() {
 			if err := n.Start(); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
@@ -362,31 +347,4 @@ func (r *runner) progress(ctx context.Context) {
 		r.say("%d of %s: %d attempts, %d went well; %d faults so far, now: %s",
 			int(time.Since(r.start).Seconds()), r.cfg.Duration, all, ok, count, now)
 	}
-}
-
-// Write says what a run has found.
-func (r *Report) Write(w io.Writer) {
-	counts := map[string]int{}
-	for _, s := range r.Spans {
-		counts[s.Fault]++
-	}
-	fmt.Fprintf(w, "\nseed %d, %.0f s, %d faults:", r.Seed, r.Elapsed.Seconds(), len(r.Spans))
-	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		fmt.Fprintf(w, " %s %d", name, counts[name])
-	}
-	fmt.Fprintln(w)
-	if r.Verdict != nil {
-		fmt.Fprintln(w, r.Verdict)
-	}
-	for _, b := range r.Broken {
-		fmt.Fprintf(w, "BROKEN %s\n", b)
-	}
-	if r.Kept {
-		fmt.Fprintf(w, "history and logs are in %s\n", r.Dir)
-	}
-	verdict := "PASS: nothing is broken"
-	if !r.OK() {
-		verdict = "FAIL"
-	}
-	fmt.Fprintf(w, "%s (seed %d)\n", verdict, r.Seed)
 }
