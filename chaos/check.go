@@ -222,6 +222,7 @@ func (c *checks) second(r *Record) {
 	c.checkAnswer(r)
 	switch r.Kind {
 	case KindRegister, KindDeregister:
+		c.settle(r)
 		c.writes = append(c.writes, r)
 	case KindBeat:
 		c.beats = append(c.beats, r)
@@ -237,6 +238,21 @@ func (c *checks) second(r *Record) {
 	}
 	if r.Code == string(muster.CodeOverloaded) {
 		c.overload = append(c.overload, r)
+	}
+}
+
+// settle corrects what was gathered from the answer to a registration: that it changed
+// something, because the instance last changed in the entry that holds it. Where the
+// same registration of somebody else stands before it in that entry, the change is his.
+func (c *checks) settle(r *Record) {
+	if !r.Changed || len(r.Cells) != 1 || len(c.log.of(r)) > 0 {
+		return
+	}
+	for _, e := range c.log.keys[keyOf(r.Service, r.Instance)] {
+		if e.Index == r.Index && c.log.looks[e].hash == r.Cells[0].Hash {
+			r.Changed, r.Created = false, false
+			return
+		}
 	}
 }
 

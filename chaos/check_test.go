@@ -87,6 +87,24 @@ func TestGoodHistory(t *testing.T) {
 	}
 }
 
+// TestTwins has two clients register the same in one entry: only the first of them
+// changes anything, and the answers do not tell which.
+func TestTwins(t *testing.T) {
+	for _, value := range []string{"v1", "v2"} {
+		s, _ := tale()
+		first := s.put("reg-a", "twin", "v1", 0)
+		twin := *first
+		twin.Op, twin.Value = "twin", value
+		second := s.add(twin)
+		second.Call, second.Return, second.Wall = first.Call, first.Return, first.Wall
+		s.tell("w", 2)
+		s.final()
+		if v := s.check(t); v.OK() != (value == "v1") {
+			t.Errorf("%s beside v1, answered with v1: %v", value, v)
+		}
+	}
+}
+
 // find is the n-th record that holds.
 func find(s *story, n int, holds func(*chaos.Record) bool) *chaos.Record {
 	for _, r := range s.records {
