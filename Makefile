@@ -3,6 +3,8 @@
 # make test     what CI runs: gofmt, vet, the house test, all tests with -race
 # make bench    measures a cluster it starts (muster bench), with floors measured in the
 #               same run; BENCH= more flags, such as BENCH='-o markdown'
+# make bench-peers  the same work on etcd and ZooKeeper, where they are installed
+# make bench-docs   both, into docs/benchmarks.md
 # make bench-go the benchmarks of the packages, for work on one of them
 # make fuzz     every fuzz target for FUZZTIME (10s)
 # make mutants  deliberate bugs (room fault): each must be caught by the tests named
@@ -16,7 +18,7 @@ BENCH   ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: build run demo test fmt-check lint rules upgrade release bench bench-go fuzz mutants chaos clean
+.PHONY: build run demo test fmt-check lint rules upgrade release bench bench-peers bench-docs bench-go fuzz mutants chaos clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
@@ -45,6 +47,12 @@ upgrade:
 
 bench: build
 	@env -u MUSTER_ADDR bin/muster bench $(BENCH)
+
+bench-peers: build
+	@./scripts/bench-peers.sh $(BENCH)
+
+bench-docs: build
+	./scripts/bench-docs.sh
 
 bench-go:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -41,7 +41,7 @@ func Start(ctx context.Context, command func(args ...string) *exec.Cmd) (*Cluste
 }
 
 func (c *Cluster) start(ctx context.Context, command func(args ...string) *exec.Cmd, count int) error {
-	ports, err := freePorts(3 * count)
+	ports, err := FreePorts(3 * count)
 	if err != nil {
 		return err
 	}
@@ -159,10 +159,10 @@ func (p *process) lastWords() string {
 	return strings.Join(lines[max(0, len(lines)-3):], "; ")
 }
 
-// freePorts finds n loopback addresses that are free for TCP and UDP, below the ports
+// FreePorts finds n loopback addresses that are free for TCP and UDP, below the ports
 // that systems give to outgoing connections: one of those could otherwise take the
 // port of a node that is down for a moment.
-func freePorts(n int) ([]string, error) {
+func FreePorts(n int) ([]string, error) {
 	var addrs []string
 	var closers []io.Closer
 	defer func() {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,17 +22,23 @@ func runPropagation(ctx context.Context, w *world, from, to string) ([]Result, e
 		return nil, err
 	}
 	const pairs = 10
-	services, urls, told := make([]string, pairs), make([]string, pairs), make([]chan time.Time, pairs)
+	services, urls, told := make([]string, pairs), make([]string, pairs), make([]chan heard, pairs)
 	for n := range pairs {
 		if services[n], err = w.service(ctx, fmt.Sprintf("pair%d", n), 1, long); err != nil {
 			return nil, err
 		}
 		urls[n] = fmt.Sprintf("%s/v1/watch?namespace=%s&service=%s", reader.URL, w.namespace, services[n])
-		told[n] = make(chan time.Time, 1)
+		told[n] = make(chan heard, 16)
 	}
-	var s streams
+	s := streams{buffer: 16 << 10}
 	defer s.close()
-	if err := s.open(ctx, w.cfg.TLS, urls, func(n int, _ []byte) { told[n] <- time.Now() }); err != nil {
+	err = s.open(ctx, w.cfg.TLS, urls, func(n int, data []byte) {
+		select {
+		case told[n] <- heard{time.Now(), string(data)}:
+		default: // nobody listens any more
+		}
+	})
+	if err != nil {
 		return nil, err
 	}
 	before, err := w.cluster.meter(w.client).usage(ctx)
@@ -61,8 +69,14 @@ func runPropagation(ctx context.Context, w *world, from, to string) ([]Result, e
 	return []Result{resultOf(all, Usage{CPU: after.CPU - before.CPU, Resident: after.Resident})}, nil
 }
 
+// heard is what a stream was told, and when.
+type heard struct {
+	at   time.Time
+	data string
+}
+
 // propagate is one pair.
-func (w *world) propagate(ctx context.Context, s *Sample, url string, pair int, told <-chan time.Time) error {
+func (w *world) propagate(ctx context.Context, s *Sample, url string, pair int, told <-chan heard) error {
 	pace := time.NewTicker(betweenChanges)
 	defer pace.Stop()
 	for began := time.Now(); s.Ops == 0 || time.Since(began) < w.cfg.Duration; {
@@ -72,15 +86,12 @@ func (w *world) propagate(ctx context.Context, s *Sample, url string, pair int, 
 		if _, err := send(ctx, w.client, "PUT", url, body, 200); err != nil {
 			return err
 		}
-		select {
-		case at := <-told:
-			s.Ops++
-			s.Took = append(s.Took, at.Sub(sent))
-		case <-time.After(patience):
-			return fmt.Errorf("a change was not told within %s", patience)
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		at, err := hear(ctx, told, strconv.FormatInt(sent.UnixNano(), 10))
+		if err != nil {
+			return err
 		}
+		s.Ops++
+		s.Took = append(s.Took, at.Sub(sent))
 		select {
 		case <-pace.C:
 		case <-ctx.Done():
@@ -88,4 +99,23 @@ func (w *world) propagate(ctx context.Context, s *Sample, url string, pair int, 
 		}
 	}
 	return nil
+}
+
+// hear waits until a stream was told what holds mark. Another change may come before
+// it: of an earlier scenario, on a node that was behind.
+func hear(ctx context.Context, told <-chan heard, mark string) (time.Time, error) {
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for {
+		select {
+		case h := <-told:
+			if strings.Contains(h.data, mark) {
+				return h.at, nil
+			}
+		case <-late.C:
+			return time.Time{}, fmt.Errorf("a change was not told within %s", patience)
+		case <-ctx.Done():
+			return time.Time{}, context.Cause(ctx)
+		}
+	}
 }

@@ -148,3 +148,24 @@ func TestBenchBar(t *testing.T) {
 		}
 	}
 }
+
+// TestBenchInterrupted: a run that is told to stop leaves neither processes nor files,
+// and says what it had measured.
+func TestBenchInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	p := &process{t: t, args: []string{"bench", "--quick", "--run", "read", "--duration", "2s", "-o", "json"}}
+	p.start()
+	waitFor(t, "the first scenario to end", func() bool { return strings.Contains(p.log.String(), "1/12 read/10/local/leader: ") })
+	p.signal(os.Interrupt)
+	if code := p.wait(); code != 1 {
+		t.Errorf("ended with %d: %s", code, p.log.String())
+	}
+	if !strings.Contains(p.log.String(), `"scenario": "read/10/local/leader"`) {
+		t.Errorf("what was measured is not there: %s", p.log.String())
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
