@@ -3,9 +3,11 @@ package clustertest_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -73,5 +75,74 @@ func TestReadmeProgram(t *testing.T) {
 	clustertest.MustDecode(t, c.Members[0].MustDo("GET", "/v1/services/web?consistency=linearizable", "", 200), &v)
 	if v.EmptyReason != muster.EmptyDeregistered {
 		t.Errorf("after its end: %+v", &v)
+	}
+}
+
+// TestReadmeFragments compiles the pieces of Go in the README as they stand there, in
+// the places that they are meant for.
+func TestReadmeFragments(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	source.WriteString(`package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"google.golang.org/grpc"
+
+	"github.com/muster-registry/muster/client"
+	"github.com/muster-registry/muster/client/grpcresolver"
+	"github.com/muster-registry/muster/client/grpcserver"
+)
+
+var (
+	ctx      context.Context
+	c        *client.Client
+	session  *client.Session
+	listener net.Listener
+	creds    grpc.DialOption
+	err      error
+	_        = fmt.Println
+	_        = grpcresolver.New
+	_        = grpcserver.New
+)
+
+func main() {}
+`)
+	declared := regexp.MustCompile(`(?m)^(\w+)(?:, (\w+))? :=`)
+	count := 0
+	for _, block := range strings.Split(string(readme), "```go\n")[1:] {
+		code, _, _ := strings.Cut(block, "```")
+		if strings.HasPrefix(code, "package ") {
+			continue // TestReadmeProgram runs it
+		}
+		count++
+		fmt.Fprintf(&source, "\nfunc fragment%d() {\n%s", count, code)
+		for _, names := range declared.FindAllStringSubmatch(code, -1) {
+			for _, name := range names[1:] {
+				if name != "" {
+					fmt.Fprintf(&source, "_ = %s\n", name)
+				}
+			}
+		}
+		source.WriteString("}\n")
+	}
+	if count < 4 {
+		t.Fatalf("the README has %d pieces of Go", count)
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "main.go")
+	if err := os.WriteFile(path, []byte(source.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 4*clustertest.Patience)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, "go", "vet", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, out, source.String())
 	}
 }

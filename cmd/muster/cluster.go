@@ -157,6 +157,10 @@ func newLeader(g *global) *cobra.Command {
 			if err := json.Unmarshal(out, &answer); err != nil {
 				return fmt.Errorf("reading the answer: %w", err)
 			}
+			if answer.Leader == "" {
+				fmt.Fprintln(cmd.OutOrStdout(), `leadership is handed over; "muster leader" shows to whom, in a moment`)
+				return nil
+			}
 			fmt.Fprintf(cmd.OutOrStdout(), "leadership handed over to %s\n", answer.Leader)
 			return nil
 		},

@@ -191,3 +191,29 @@ func completeFlags(cmd *cobra.Command, g *global) {
 		completeFlags(sub, g)
 	}
 }
+
+// setUp is how each shell is given its completion, for good; the command for one
+// session is in the help of cobra's own.
+var setUp = map[string]string{
+	"bash":       "  muster completion bash | sudo tee /etc/bash_completion.d/muster >/dev/null\n  source <(muster completion bash)",
+	"zsh":        "  muster completion zsh > \"${fpath[1]}/_muster\"\n  source <(muster completion zsh)",
+	"fish":       "  muster completion fish > ~/.config/fish/completions/muster.fish\n  muster completion fish | source",
+	"powershell": "  muster completion powershell | Out-String | Invoke-Expression",
+}
+
+// describeCompletion adds the verb completion, with examples like all others.
+func describeCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() != "completion" {
+			continue
+		}
+		cmd.Short = "Make a shell complete verbs, flags, and names of services and instances"
+		cmd.Long = `Print a script that makes a shell complete verbs, flags and their values, and the names
+of services, instances and members, which it asks the registry of --addr or MUSTER_ADDR for.`
+		cmd.Example = setUp["bash"] + "\n" + setUp["zsh"] + "\n" + setUp["fish"]
+		for _, shell := range cmd.Commands() {
+			shell.Example = setUp[shell.Name()]
+		}
+	}
+}

@@ -12,7 +12,6 @@ import (
 // everyCommand calls f for each command that people are shown.
 func everyCommand(f func(cmd *cobra.Command)) {
 	root := newRoot()
-	root.InitDefaultCompletionCmd()
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		if cmd.Hidden {
@@ -36,12 +35,17 @@ func TestHelp(t *testing.T) {
 		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") || len(cmd.Short) > 72 {
 			t.Errorf("%s: its short text is %q", path, cmd.Short)
 		}
-		if !strings.HasPrefix(path, "muster completion") && !strings.Contains(cmd.Example, path) {
+		if !strings.Contains(cmd.Example, path) {
 			t.Errorf("%s: its example does not show it: %q", path, cmd.Example)
 		}
 		for line := range strings.Lines(cmd.Long + "\n" + cmd.Example) {
 			if len(strings.TrimRight(line, "\n")) > 110 {
 				t.Errorf("%s: a line of its help does not fit a terminal: %q", path, line)
+			}
+		}
+		for line := range strings.Lines(cmd.UsageString()) {
+			if n := len([]rune(strings.TrimRight(line, "\n"))); n > helpWidth+10 {
+				t.Errorf("%s: a line of its usage is %d wide: %q", path, n, line)
 			}
 		}
 		cmd.NonInheritedFlags().VisitAll(func(f *pflag.Flag) {
@@ -60,11 +64,10 @@ func TestExamples(t *testing.T) {
 	everyCommand(func(cmd *cobra.Command) {
 		for line := range strings.Lines(cmd.Example) {
 			words := strings.Fields(line)
-			if len(words) == 0 || words[0] != "muster" || strings.HasPrefix(cmd.CommandPath(), "muster completion") {
+			if len(words) == 0 || words[0] != "muster" {
 				continue
 			}
 			root := newRoot()
-			root.InitDefaultCompletionCmd()
 			found, _, err := root.Find(words[1:])
 			if err != nil || found == root && len(words) > 1 && !strings.HasPrefix(words[1], "-") {
 				t.Errorf("%s: %q is no command: %v", cmd.CommandPath(), line, err)

@@ -104,7 +104,7 @@ func printError(w io.Writer, err error) {
 			fmt.Fprintf(w, "  %s: %s\n", f.Pointer, f.Detail)
 		}
 	}
-	if e.Hint != "" {
-		fmt.Fprintf(w, "  %s\n", e.Hint)
+	if hint := hintFor(e); hint != "" {
+		fmt.Fprintf(w, "  %s\n", hint)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -84,6 +85,8 @@ pick --exec" end with the code of the command they run, 126 where it cannot be r
 	)
 	root.SuggestionsMinimumDistance = 2
 	completeFlags(root, g)
+	describeCompletion(root)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)))
 	for _, cmd := range root.Commands() {
 		wrapArgs(cmd)
 		for _, sub := range cmd.Commands() {
@@ -92,6 +95,9 @@ pick --exec" end with the code of the command they run, 126 where it cannot be r
 	}
 	return root
 }
+
+// helpWidth is how wide the descriptions of flags are made.
+const helpWidth = 100
 
 // wrapArgs makes a wrong number of arguments a usage error.
 func wrapArgs(cmd *cobra.Command) {

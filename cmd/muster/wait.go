@@ -115,7 +115,9 @@ func (w *waiter) run(cmd *cobra.Command, g *global, service string) error {
 	case err == nil:
 		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", w.wanted(len(view.Instances), service))
 		return err
-	case cmd.Context().Err() == nil && ctx.Err() != nil:
+	case cmd.Context().Err() != nil:
+		return fmt.Errorf("interrupted while waiting: %s", w.said)
+	case ctx.Err() != nil:
 		return w.timedOut(service)
 	}
 	return err
