@@ -22,6 +22,10 @@ const (
 	// lateHeld is how long the expiry governor may hold a lease: max_hold, and the
 	// slices in which it lets go.
 	lateHeld = 95_000
+	// stallBegins is how long it may take until a fault that stops all has stopped them.
+	// stallSlack is by how much the outage that a leader finds may be too short: it
+	// counts from the last round of renewals, and some may not have come through.
+	stallBegins, stallSlack = 500, 400
 	// quiet is how long no write and no heartbeat may have been acknowledged before
 	// that counts as an outage, whatever the reason.
 	quiet = 400
@@ -51,6 +55,7 @@ type touch struct {
 	outcome    Outcome
 	gone       bool
 	index      uint64 // of a registration
+	created    bool   // the instance was not there before it
 	record     int64
 }
 
@@ -92,7 +97,7 @@ func (c *checks) leaseKeys() []*leaseKey {
 		k.ttl = max(k.ttl, r.TTL)
 		t := touch{
 			sent: r.Wall / 1e6, back: (r.Wall + r.Return - r.Call + 999_999) / 1e6,
-			outcome: r.Outcome, gone: gone, index: r.Index, record: r.ID,
+			outcome: r.Outcome, gone: gone, index: r.Index, created: r.Created, record: r.ID,
 		}
 		if r.Kind == KindDeregister {
 			if r.Outcome == OK {
@@ -257,7 +262,7 @@ func (c *checks) checkEarly(k *leaseKey, l life) {
 			continue
 		}
 		if t.index > 0 {
-			if t.index > l.to.Index {
+			if t.index > l.to.Index || t.index == l.to.Index && t.created {
 				continue // it came after
 			}
 		} else if slices.ContainsFunc(events, func(e Event) bool {
@@ -265,13 +270,32 @@ func (c *checks) checkEarly(k *leaseKey, l life) {
 		}) || c.log.restoredBy(l.to.Index, t.back+c.grain) {
 			continue // it may have renewed what came after
 		}
-		if after := l.to.Time - (t.sent + k.ttl); after < -c.grain {
+		after := l.to.Time - (t.sent + k.ttl)
+		if after < -c.grain {
 			c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms before the ttl after its last acknowledged renewal was sent, at %d", k.key, k.ttl, l.to.Time, l.to.Index, -after, t.sent)
 			return
-		} else if t.index >= l.from.Index || t.index == 0 {
+		}
+		if away := c.stalled(t.sent, l.to.Time); away > after+stallSlack {
+			c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms after the ttl after its last acknowledged renewal was sent, at %d; but for %d ms of that no majority was able to work", k.key, k.ttl, l.to.Time, l.to.Index, after, t.sent, away)
+			return
+		}
+		if t.index >= l.from.Index || t.index == 0 {
 			c.Leases.Early = min(c.Leases.Early, time.Duration(after)*time.Millisecond)
 		}
 	}
+}
+
+// stalled is how much of [from, to] no majority was able to work, as far as that is sure.
+func (c *checks) stalled(from, to int64) (sum int64) {
+	for i := range c.faults {
+		f := &c.faults[i]
+		if !f.Stall || f.Heal.IsZero() {
+			continue
+		}
+		begun, over := f.Start.UnixMilli()+stallBegins, f.Heal.UnixMilli()
+		sum += max(0, min(over, to)-max(begun, from))
+	}
+	return sum
 }
 
 // latest is the time by which a lease has to have ended.

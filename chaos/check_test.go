@@ -327,11 +327,42 @@ func TestLateLeases(t *testing.T) {
 		{"late for a fault", 3000, span(500, 1500, false), true},
 		{"later than a fault explains", 7500, span(500, 1500, false), false},
 		{"late after a stall", 8500, span(500, 7000, true), true},
+		{"a stall counts against it", 1000, span(500, 2900, true), false},
+		{"a stall does not", 2300, span(500, 2900, true), true},
 		{"a fault that was over before", 1500, span(-5000, -10, false), false},
 		{"a fault that came too late", 2500, span(4000, 4400, false), false},
 	} {
 		if v := run(tt.late, tt.fault); v.OK() != tt.ok {
 			t.Errorf("%s: got %v", tt.name, v)
+		}
+	}
+}
+
+// TestEndAndBeginning: a lease may run out in the entry in which its owner registers
+// again, before that.
+func TestEndAndBeginning(t *testing.T) {
+	for _, again := range []bool{true, false} {
+		s := newStory()
+		s.raft = 8
+		s.open("w", 0, true)
+		s.put("own-0", "o1", "v", 2000)
+		s.put("own-0", "busy", "v", 9000)
+		s.idle(2000)
+		s.expire("own-0", "o1")
+		s.raft-- // what comes is in the same entry
+		if again {
+			s.now -= 10
+			s.put("own-0", "o1", "v", 2000)
+		} else {
+			// It had come before, and had changed nothing.
+			s.add(chaos.Record{Kind: chaos.KindRegister, Service: "own-0", Instance: "o1", Value: "v", Op: "again", Index: s.entry(), TTL: 2000})
+			move(s.records[len(s.records)-1], -15)
+		}
+		s.page(0)
+		v := s.check(t)
+		early := slices.ContainsFunc(v.Violations, func(x chaos.Violation) bool { return x.Checker == "lease" })
+		if early == again {
+			t.Errorf("registered after the end %t: got %v", again, v)
 		}
 	}
 }
