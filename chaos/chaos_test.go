@@ -1,7 +1,6 @@
 package chaos_test
 
 import (
-	"context"
 	"flag"
 	"math/rand/v2"
 	"os"
@@ -44,13 +43,10 @@ func TestChaos(t *testing.T) {
 	}
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ended := context.AfterFunc(ctx, func() {
-		if t.Context().Err() == nil {
-			t.Log("interrupted: ending all processes")
-		}
-	})
-	defer ended()
 	report, err := chaos.Run(ctx, cfg)
+	if ctx.Err() != nil {
+		t.Fatal("interrupted: all processes have been ended, and nothing was checked")
+	}
 	if err != nil {
 		t.Error(err)
 	}

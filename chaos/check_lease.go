@@ -257,6 +257,7 @@ func (c *checks) checkLives(k *leaseKey, trouble []gap) {
 // before it.
 func (c *checks) checkEarly(k *leaseKey, l life) {
 	events := c.log.keys[k.key]
+	after := events[slices.Index(events, l.to)+1:] // some of it may be in the same entry
 	for _, t := range k.touches {
 		if t.outcome != OK || t.gone {
 			continue
@@ -265,22 +266,22 @@ func (c *checks) checkEarly(k *leaseKey, l life) {
 			if t.index > l.to.Index || t.index == l.to.Index && t.created {
 				continue // it came after
 			}
-		} else if slices.ContainsFunc(events, func(e Event) bool {
-			return e.Index > l.to.Index && !ends(e) && e.Time <= t.back+c.grain
+		} else if slices.ContainsFunc(after, func(e Event) bool {
+			return !ends(e) && e.Time <= t.back+c.grain
 		}) || c.log.restoredBy(l.to.Index, t.back+c.grain) {
 			continue // it may have renewed what came after
 		}
-		after := l.to.Time - (t.sent + k.ttl)
-		if after < -c.grain {
-			c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms before the ttl after its last acknowledged renewal was sent, at %d", k.key, k.ttl, l.to.Time, l.to.Index, -after, t.sent)
+		late := l.to.Time - (t.sent + k.ttl)
+		if late < -c.grain {
+			c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms before the ttl after its last acknowledged renewal was sent, at %d", k.key, k.ttl, l.to.Time, l.to.Index, -late, t.sent)
 			return
 		}
-		if away := c.stalled(t.sent, l.to.Time); away > after+stallSlack {
-			c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms after the ttl after its last acknowledged renewal was sent, at %d; but for %d ms of that no majority was able to work", k.key, k.ttl, l.to.Time, l.to.Index, after, t.sent, away)
+		if away := c.stalled(t.sent, l.to.Time); away > late+stallSlack {
+			c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms after the ttl after its last acknowledged renewal was sent, at %d; but for %d ms of that no majority was able to work", k.key, k.ttl, l.to.Time, l.to.Index, late, t.sent, away)
 			return
 		}
 		if t.index >= l.from.Index || t.index == 0 {
-			c.Leases.Early = min(c.Leases.Early, time.Duration(after)*time.Millisecond)
+			c.Leases.Early = min(c.Leases.Early, time.Duration(late)*time.Millisecond)
 		}
 	}
 }

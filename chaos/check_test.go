@@ -291,6 +291,26 @@ func wantViolation(t *testing.T, v *chaos.Verdict, checker string) {
 	}
 }
 
+// TestLeaseBornAgain has an instance end and be registered again in the same entry: what
+// its owner sends from then on is of its second life.
+func TestLeaseBornAgain(t *testing.T) {
+	s := newStory()
+	s.raft = 8
+	s.put("own-0", "o1", "v", 2000)
+	s.put("own-0", "busy", "v", 9000)
+	s.idle(2010)
+	s.expire("own-0", "o1")
+	s.now -= 10
+	s.raft--
+	s.put("own-0", "o1", "v", 2000)
+	s.idle(100)
+	s.beat("own-0", "o1")
+	s.final()
+	if v := s.check(t); !v.OK() {
+		t.Error(v)
+	}
+}
+
 // TestLateLeases: what holds up an expiry is no violation, but only as long as it
 // explains it.
 func TestLateLeases(t *testing.T) {
