@@ -184,7 +184,12 @@ func (t *Table) TakeOver(o Outage, asOf, now time.Duration, gathered func(id mus
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settle(now)
-	by := t.told.missing(o, now-t.acked)
+	news, by := t.told.news(o, now-t.acked), t.told.missing(o, now-t.acked)
+	if !t.told.any {
+		// What the outage is to a table that was made in it would grow until we tell
+		// ourselves of it, and be taken out a second time.
+		t.told.any, t.told.total, t.acked = true, o.Total-news, now-news
+	}
 	t.told.stalled += by
 	t.born = max(t.born, min(t.born+by, now))
 	t.heard.each(func(id muster.LeaseID, at *time.Duration) {

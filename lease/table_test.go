@@ -239,6 +239,18 @@ func TestTableCreditsOutages(t *testing.T) {
 			t.Errorf("age %v, want 3s", got)
 		}
 	})
+	t.Run("a leader's own once, also where it was made in the outage", func(t *testing.T) {
+		tab := lease.NewTable(0)
+		tab.Apply(1, granted(a), 0)
+		tick(tab, 0, 1*s)
+		o := lease.Outage{Last: 3 * s, Total: 3 * s}
+		tab.TakeOver(o, 1*s, 1*s, func(muster.LeaseID, time.Duration) time.Duration { return s / 2 })
+		tick(tab, 1*s, 1400*time.Millisecond)
+		tab.Ack(2, o, 1400*time.Millisecond, 1400*time.Millisecond) // the outage ended with the taking over
+		if got := ages(tab, 1400*time.Millisecond)[a]; got != 900*time.Millisecond {
+			t.Errorf("age %v, want 900ms", got)
+		}
+	})
 }
 
 // TestAckDoesNotLookAtEveryLease: each Renew of a leader is acknowledged, many times a
