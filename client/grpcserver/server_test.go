@@ -201,9 +201,12 @@ func TestRegistryAway(t *testing.T) {
 			close(w.node.gate)
 			stream := w.watch("")
 			w.until(stream, "SERVING")
-			w.node.away.Store(true)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
+			if err := w.session.Await(ctx); err != nil {
+				t.Fatal(err)
+			}
+			w.node.away.Store(true)
 			for state := client.StateRegistered; state != client.StateLost; {
 				var err error
 				if state, err = w.session.Next(ctx, state); err != nil {

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -78,6 +80,9 @@ func runDev(cmd *cobra.Command, count, port int, logs logFlags) (err error) {
 		}, node.Deps{Logger: logger.With("name", name), LogLevel: level})
 		if err != nil {
 			stop()
+			if errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("%w\n  another cluster may be running: --port moves all nodes of this one", err)
+			}
 			return joinGroup(group, err)
 		}
 		group.Go(func() error { return member.Run(ctx) })
