@@ -51,7 +51,7 @@ func TestScale(t *testing.T) {
 		}
 		s.stop = s.c.lead(ctx, s.c.nodes[0], &wg)
 		<-s.c.nodes[0].took
-		t.Logf("%9s | %12s %10s %10s | %10s %10s | %12s %8s", "instances", "register", "B/instance", "B/lease 3×", "beat alone", "in batches", "idle second", "slowest")
+		t.Logf("%9s | %10s %10s %8s | %10s %10s | %11s %9s", "instances", "register", "B/instance", "B/shadow", "beat alone", "in batches", "idle second", "slowest")
 		for range 10 {
 			s.step(max(*scaleInstances/10, scaleService))
 		}
@@ -211,9 +211,15 @@ func (s *scale) step(n int) {
 	s.pass(scaleSlots*100*time.Millisecond, s.beatBatches)
 	idle := spent(func() { time.Sleep(time.Second) })
 	batches := spent(func() { s.pass(scaleSlots*100*time.Millisecond, s.beatBatches) })
-	single := spent(func() { s.pass(scaleSlots*100*time.Millisecond, s.beatSingly) })
-	s.t.Logf("%9d | %12s %10.0f %10.0f | %10s %10s | %12s %8s", all, registered.per(n), float64(heap-2*tables)/float64(all), float64(tables)/float64(all),
-		single.per(all), batches.per(all), idle.cpu.Round(10*time.Microsecond), slowest.Round(10*time.Microsecond))
+	alone := 0
+	single := spent(func() {
+		s.pass(300*time.Millisecond, func(from, to int) {
+			s.beatSingly(from, to)
+			alone += to - from
+		})
+	})
+	s.t.Logf("%9d | %10s %10.0f %8.0f | %10s %10s | %11s %9s", all, registered.per(n), float64(heap-2*tables)/float64(all), float64(tables)/float64(all),
+		single.per(alone), batches.per(all), idle.cpu.Round(10*time.Microsecond), slowest.Round(10*time.Microsecond))
 	if gone := s.c.gone.Load(); gone != 0 {
 		s.t.Fatalf("%d leases ended though all beat", gone)
 	}

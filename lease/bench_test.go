@@ -136,6 +136,22 @@ func BenchmarkSweep(b *testing.B) {
 	}
 }
 
+// BenchmarkJudge is the leader's cost of one lease in a judgement of a mass loss.
+func BenchmarkJudge(b *testing.B) {
+	g := NewGovernor(nil)
+	due := make([]Due, benchLeases)
+	for i := range due {
+		due[i] = Due{TTL: 10 * time.Second, Services: []muster.ServiceKey{{Namespace: "default", Service: "web"}}}
+		g.Join(0, due[i].Services)
+	}
+	for b.Loop() {
+		if v := g.Judge(time.Minute, due); !v[benchLeases-1].Hold {
+			b.Fatal("a mass loss is not held")
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchLeases, "ns/lease")
+}
+
 // BenchmarkCopy is a voter's cost of a whole shadow, and of writing it.
 func BenchmarkCopy(b *testing.B) {
 	t := benchTable(benchIDs())

@@ -14,8 +14,8 @@ import (
 type Config struct {
 	// MaxHold is how long the governor holds a lease; 0 is 60 s.
 	MaxHold time.Duration
-	// GatherTimeout is how long a new leader waits for the shadows of a majority;
-	// 0 is 500 ms.
+	// GatherTimeout is how long a new leader waits for the shadows of a majority, for
+	// each 100,000 leases or part of them; 0 is 500 ms.
 	GatherTimeout time.Duration
 	// CallTimeout bounds one message to a peer; 0 is 2 s.
 	CallTimeout time.Duration

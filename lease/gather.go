@@ -32,9 +32,11 @@ type answered struct {
 // as if it had been heard from now.
 func (s *session) gather() {
 	began := s.k.now()
-	ctx, cancel := context.WithTimeout(s.ctx, s.k.cfg.GatherTimeout)
+	parts, longest := s.extent()
+	// Ten parts take ten times as long to copy, carry and read as one.
+	ctx, cancel := context.WithTimeout(s.ctx, time.Duration(parts)*s.k.cfg.GatherTimeout)
 	defer cancel()
-	answers, asOf := s.collect(ctx)
+	answers, asOf := s.collect(ctx, parts, longest)
 	if s.ctx.Err() != nil {
 		return
 	}
@@ -53,18 +55,20 @@ func (s *session) gather() {
 	s.k.logger.Info("leases taken over", "term", s.term, "shadows", len(answers), "kept", kept, "full_ttl", full, "outage", g.outage.Last)
 }
 
-// collect asks all voters until those that count for every TTL are a majority,
-// all have answered, or ctx ends. It also returns when our own was copied.
-func (s *session) collect(ctx context.Context) (all []answered, asOf time.Duration) {
-	voters, self := s.k.raft.Voters(), s.k.raft.ID()
+// extent is in how many parts a shadow is asked for, and the longest TTL.
+func (s *session) extent() (parts int, longest time.Duration) {
 	s.k.mu.Lock()
-	parts := min(1+len(s.led.records)/partLeases, maxParts)
-	longest := time.Duration(0)
+	defer s.k.mu.Unlock()
 	for _, rec := range s.led.records {
 		longest = max(longest, rec.ttl)
 	}
-	s.k.mu.Unlock()
+	return min(1+len(s.led.records)/partLeases, maxParts), longest
+}
 
+// collect asks all voters until those that count for every TTL are a majority,
+// all have answered, or ctx ends. It also returns when our own was copied.
+func (s *session) collect(ctx context.Context, parts int, longest time.Duration) (all []answered, asOf time.Duration) {
+	voters, self := s.k.raft.Voters(), s.k.raft.ID()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	got := make(chan answered, len(voters))

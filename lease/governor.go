@@ -141,24 +141,36 @@ func (g *Governor) Judge(now time.Duration, due []Due) []Verdict {
 			in[k]++
 		}
 	}
+	overall := map[time.Duration]string{} // as overall says, by window: a million are due at once
 	for i := range due {
-		if reason := g.judge(now, &due[i], n, in); reason != "" {
+		w := Window(due[i].TTL)
+		if _, known := overall[w]; !known {
+			overall[w] = g.overall(now, w, n)
+		}
+		if reason := g.judge(now, &due[i], overall[w], in); reason != "" {
 			verdicts[i] = Verdict{Hold: true, Reason: reason}
 		}
 	}
 	return verdicts
 }
 
-// judge returns why to hold d, "" if it is not to be held. due is how many leases
-// are due in all, in how many instances of each service.
-func (g *Governor) judge(now time.Duration, d *Due, due int, in map[muster.ServiceKey]int) string {
+// overall returns why to hold any lease of that window, "" if that is no reason: too
+// many ran out, of which due are due.
+func (g *Governor) overall(now, w time.Duration, due int) string {
+	n := g.ranOut.value() - g.ranOut.at(now-w) + due
+	if lived := g.live.at(now - w); n > holdAbove && n*100 > lived*holdPercent {
+		return fmt.Sprintf("%d of %d leases ran out within %s", n, lived, w)
+	}
+	return ""
+}
+
+// judge returns why to hold d, "" if it is not to be held: overall, if d is guarded,
+// or for the loss in one of its services, of which so many instances are due.
+func (g *Governor) judge(now time.Duration, d *Due, overall string, in map[muster.ServiceKey]int) string {
 	w := Window(d.TTL)
 	guarded := func(k muster.ServiceKey) bool { return g.switches == nil || g.switches.GovernorOnFor(k) }
-	if len(d.Services) == 0 || slices.ContainsFunc(d.Services, guarded) {
-		n := g.ranOut.value() - g.ranOut.at(now-w) + due
-		if lived := g.live.at(now - w); n > holdAbove && n*100 > lived*holdPercent {
-			return fmt.Sprintf("%d of %d leases ran out within %s", n, lived, w)
-		}
+	if overall != "" && (len(d.Services) == 0 || slices.ContainsFunc(d.Services, guarded)) {
+		return overall
 	}
 	for i, k := range d.Services {
 		s := g.services[k]

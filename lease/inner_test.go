@@ -349,3 +349,31 @@ func TestCodecKeeps(t *testing.T) {
 		}
 	}
 }
+
+// TestGatheringOfManyLeases: the shadow of more leases than one part holds is asked for
+// in parts, each of which a voter agrees to give, and the longest TTL is that of all.
+func TestGatheringOfManyLeases(t *testing.T) {
+	for leases, want := range map[int]int{0: 1, partLeases - 1: 1, partLeases: 2, 3*partLeases + 1: 4} {
+		k := &Keeper{cfg: Config{}.withDefaults(), table: NewTable(0)}
+		s := &session{k: k, led: newLedger(k.table, nil, time.Minute)}
+		for n := range leases {
+			id := muster.MakeLeaseID(uint64(n+1), 0)
+			s.led.records[id] = &record{id: id, ttl: time.Duration(n+1) * time.Millisecond}
+			k.table.Apply(uint64(n+1), []Change{{Record: Record{ID: id}, Heard: true}}, 0)
+		}
+		parts, longest := s.extent()
+		if parts != want || longest != time.Duration(leases)*time.Millisecond {
+			t.Errorf("%d leases: %d parts and a TTL of %s, want %d and %s", leases, parts, longest, want, time.Duration(leases)*time.Millisecond)
+		}
+		all := 0
+		for part := range parts {
+			ids := len(k.table.Copy(part, parts, 0).IDs)
+			if all += ids; ids > maxIDs {
+				t.Errorf("part %d of %d of %d leases holds %d, more than a message may", part, parts, leases, ids)
+			}
+		}
+		if all != leases {
+			t.Errorf("the %d parts of %d leases hold %d", parts, leases, all)
+		}
+	}
+}
