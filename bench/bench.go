@@ -72,6 +72,11 @@ func (c Config) withDefaults() Config {
 			c.Clients = 8
 		}
 	}
+	if c.TLS != nil {
+		// Every request, and every stream, is to have a connection of its own: HTTP/1.1.
+		c.TLS = c.TLS.Clone()
+		c.TLS.NextProtos = []string{"http/1.1"}
+	}
 	if c.Progress == nil {
 		c.Progress = func(Progress) {}
 	}
@@ -210,7 +215,7 @@ func (w *world) prepare(ctx context.Context, s *scenario) error {
 	var err error
 	if len(w.cfg.Addrs) > 0 {
 		w.cluster, err = Attach(ctx, w.client, w.cfg.Addrs)
-		w.report.Target = "running"
+		w.report.Target, w.report.Note = "running", remoteNote
 	} else {
 		w.cluster, err = Start(ctx, w.cfg.Command)
 		w.report.Target = "started"

@@ -9,8 +9,12 @@ import (
 // its meaning or goes away without another name here.
 const Schema = "muster-bench/1"
 
-// sharedNote is what a reader must know before he compares.
-const sharedNote = "load generators and servers share the cores of one machine"
+// sharedNote is what a reader must know before he compares, remoteNote the same where
+// the nodes were there before.
+const (
+	sharedNote = "load generators and servers share the cores of one machine"
+	remoteNote = "load generators run on this machine, and share its cores with those nodes that do too"
+)
 
 // Report is what a run has measured.
 type Report struct {

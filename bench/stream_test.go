@@ -1,6 +1,8 @@
 package bench
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -59,5 +61,33 @@ func TestStreamRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", path, err, want)
 		}
+	}
+}
+
+// TestStreamTLS: also where the given configuration asks for HTTP/2.
+func TestStreamTLS(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "event: synced\ndata: {%q}\n\n", r.Proto)
+		w.(http.Flusher).Flush()
+		if r.URL.Path == "/stream" {
+			<-r.Context().Done()
+		}
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(srv.Certificate())
+	cfg := Config{TLS: &tls.Config{RootCAs: pool, NextProtos: []string{"h2", "http/1.1"}}}.withDefaults()
+	var s streams
+	defer s.close()
+	if err := s.open(t.Context(), cfg.TLS, []string{srv.URL + "/stream"}, func(int, []byte) {}); err != nil {
+		t.Error(err)
+	}
+	transport := newTransport(cfg.TLS)
+	defer transport.CloseIdleConnections()
+	text, err := send(t.Context(), &http.Client{Transport: transport}, "GET", srv.URL+"/", "", 200)
+	if err != nil || !strings.Contains(text, "HTTP/1.1") {
+		t.Errorf("got %q, %v", text, err)
 	}
 }

@@ -17,9 +17,9 @@ func (r *Report) Lines() []string {
 	m := r.Machine
 	lines := []string{
 		fmt.Sprintf("%s on %s/%s: %d cores (%s), %d MB, kernel %s", r.Started.Format("2006-01-02 15:04 MST"), m.OS, m.Arch, m.Cores, m.CPU, m.MemoryMB, m.Kernel),
-		fmt.Sprintf("muster %s%s, %s; %d nodes (%s), %d clients, %s ms a scenario, %s s in all",
+		fmt.Sprintf("muster %s%s, %s; nodes: %d (%s), %d clients, %s ms a scenario, %s s in all",
 			r.Muster, ofCommit(r.Commit), r.Go, r.Nodes, r.Target, r.Clients, strconv.FormatInt(r.DurationMS, 10), number(r.Seconds)),
-		r.Note + ": latencies and throughput are of both together",
+		r.Note + ": latencies and throughput are of both",
 	}
 	if r.Quick {
 		lines = append(lines, "QUICK: in small and for moments; the figures mean nothing")

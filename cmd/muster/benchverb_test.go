@@ -94,7 +94,7 @@ func TestBenchRunning(t *testing.T) {
 	nodes[0].waitReady("?require=leader")
 	t.Setenv(actAsMuster, "1")
 	var out, errs bytes.Buffer
-	args := []string{"bench", "--quick", "--addr", nodes[0].url, "--run", "^register,read/10/local/follower,^watch/100$,^failover", "-o", "json"}
+	args := []string{"bench", "--quick", "--addr", nodes[0].url, "--run", "^register,read/10/local/follower,^watch/100$,expiry,^failover", "-o", "json"}
 	if code := run(t.Context(), args, &out, &errs); code != 0 {
 		t.Fatalf("ended with %d: %s", code, errs.String())
 	}
@@ -102,13 +102,13 @@ func TestBenchRunning(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
 		t.Fatal(err)
 	}
-	if report.Target != "running" || len(report.Results) != 4 || report.Nodes != 1 {
+	if report.Target != "running" || len(report.Results) != 5 || report.Nodes != 1 {
 		t.Fatalf("the report is %+v", report)
 	}
-	for _, r := range report.Results[:3] {
+	for _, r := range report.Results[:4] {
 		checkResult(t, r)
 	}
-	if last := report.Results[3]; last.Scenario != "failover" || !strings.Contains(last.Skipped, "kills") {
+	if last := report.Results[4]; last.Scenario != "failover" || !strings.Contains(last.Skipped, "kills") {
 		t.Errorf("the failover of a cluster in use: %+v", last)
 	}
 	_, text, err := request(t.Context(), http.DefaultClient, "GET", nodes[0].url+"/metrics", "")
