@@ -43,6 +43,6 @@ var faults = []row{
 // snapshots makes the log that is kept short enough for an installation of a snapshot
 // to be a thing of seconds; see fault.Snapshots. installAfter entries surely need one.
 const (
-	snapshots    = "2s 100 200"
-	installAfter = 400
+	snapshots    = "2s 60 100"
+	installAfter = 250
 )
