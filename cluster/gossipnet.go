@@ -108,9 +108,17 @@ func portOf(addr string) int {
 	return n
 }
 
+// How long the advertised host is looked up, and how long is waited between.
+const (
+	resolveFor   = 30 * time.Second
+	resolveFirst = 250 * time.Millisecond
+	resolveMost  = 5 * time.Second
+)
+
 // setAdvertise resolves the host that others reach this node at. memberlist deals
-// in IP addresses only.
-func (g *gossipNet) setAdvertise(ctx context.Context, host string) error {
+// in IP addresses only. Where containers start together the name may not be there yet:
+// it is looked up again for a while, and trying is told why not.
+func (g *gossipNet) setAdvertise(ctx context.Context, host string, trying func(error)) error {
 	at := g.tcp.Addr().(*net.TCPAddr)
 	if host == "" && !at.IP.IsUnspecified() {
 		return nil
@@ -118,9 +126,23 @@ func (g *gossipNet) setAdvertise(ctx context.Context, host string) error {
 	if host == "" {
 		return fmt.Errorf("%s is no address others can reach: set --advertise", at.IP)
 	}
-	ips, err := net.DefaultResolver.LookupIP(ctx, "ip", host)
-	if err != nil {
-		return fmt.Errorf("resolving the advertised host: %w", err)
+	var ips []net.IP
+	var err error
+	wait := resolveFirst
+	for end := time.Now().Add(resolveFor); ; wait = min(2*wait, resolveMost) {
+		if ips, err = net.DefaultResolver.LookupIP(ctx, "ip", host); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().Add(wait).After(end) {
+			return fmt.Errorf("--advertise %s does not resolve, for %s by now: %w", host, resolveFor, err)
+		}
+		trying(err)
+		if !sleep(ctx, wait) {
+			return ctx.Err()
+		}
 	}
 	g.advertise = &net.TCPAddr{IP: ips[0], Port: at.Port}
 	return nil

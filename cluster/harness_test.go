@@ -38,6 +38,7 @@ type node struct {
 	cfg    cluster.Config
 	faults cluster.Faults
 	log    *lines
+	gate   func(what string)   // of its machine
 	known  uint64              // the feature level of its build; 0 is the first
 	setUp  func(*cluster.Node) // called between New and Run
 
@@ -61,7 +62,7 @@ func (n *node) start() *node {
 
 func (n *node) tryStart() error {
 	n.machine = newMachine()
-	n.machine.known = n.known
+	n.machine.known, n.machine.gate = n.known, n.gate
 	made, err := cluster.New(n.cfg, cluster.Deps{
 		FSM: n.machine, Registerer: n.registry, Faults: &n.faults,
 		Logger: slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

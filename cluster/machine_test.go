@@ -16,7 +16,8 @@ import (
 // machine is a small state machine: a list of what was written, the members'
 // affairs, and the cluster's id.
 type machine struct {
-	known   uint64 // the feature level of its build; set before it is used
+	gate    func(what string) // called before a batch is applied ("apply") and when a snapshot was read ("restore")
+	known   uint64            // the feature level of its build; set before it is used
 	mu      sync.Mutex
 	state   machineState
 	applied uint64
@@ -96,6 +97,9 @@ func (m *machine) MemberOp(id string, boot uint64, removed bool) []byte {
 func (m *machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
 
 func (m *machine) ApplyBatch(logs []*raft.Log) []any {
+	if m.gate != nil {
+		m.gate("apply")
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := make([]any, len(logs))
@@ -165,6 +169,9 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	}
 	if err := json.NewDecoder(r).Decode(&s); err != nil {
 		return err
+	}
+	if m.gate != nil {
+		m.gate("restore")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

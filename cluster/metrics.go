@@ -20,6 +20,8 @@ type metrics struct {
 	confirms      prometheus.Counter
 	shed          *prometheus.CounterVec
 	changes       prometheus.Counter
+
+	snapshotFailures prometheus.Counter
 }
 
 // newMetrics makes the collectors, and registers them where there is a registerer.
@@ -38,7 +40,8 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 			Name: "muster_cluster_shed_operations_total",
 			Help: "Operations refused because too many were waiting, or had waited too long, by class: writes before what is vital.",
 		}, []string{"class"}),
-		changes: counter("muster_cluster_membership_changes_total", "Changes of membership this node as leader set about."),
+		snapshotFailures: counter("muster_cluster_snapshot_failures_total", "Snapshots that could not be written: raft's own, and those a leader sent."),
+		changes:          counter("muster_cluster_membership_changes_total", "Changes of membership this node as leader set about."),
 		commitSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "muster_cluster_commit_seconds", Help: "Time from giving an entry to raft until it was applied here.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
@@ -54,7 +57,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	collectors := append(m.gauges(n), n.gossip.net.traffic.packets, n.gossip.net.traffic.bytes, m.leaderChanges, m.forwards, m.forwardOps, m.nudges, m.fastElections, m.confirms, m.shed, m.changes, m.commitSeconds, m.entryOps)
+	collectors := append(m.gauges(n), n.gossip.net.traffic.packets, n.gossip.net.traffic.bytes, m.leaderChanges, m.forwards, m.forwardOps, m.nudges, m.fastElections, m.confirms, m.shed, m.changes, m.snapshotFailures, m.commitSeconds, m.entryOps)
 	for _, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			return m, fmt.Errorf("registering metrics: %w", err)

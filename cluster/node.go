@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster/logstore"
 	"github.com/muster-registry/muster/cluster/peer"
 )
@@ -36,6 +37,8 @@ type Node struct {
 	gossip *gossip
 	raft   atomic.Pointer[raft.Raft] // nil until Run has started it
 	nudges *nudger
+
+	startup startup
 
 	space       *space
 	queue       *opQueue
@@ -93,6 +96,7 @@ func New(cfg Config, deps Deps) (*Node, error) {
 	n := &Node{
 		cfg: cfg, timing: cfg.timing(deps.Faults), logger: deps.Logger, fsm: deps.FSM, nonce: randomNonce(),
 		apiAddr: cfg.Addrs.advertised(cfg.Addrs.API), queue: newOpQueue(), space: newSpace(cfg.MinFreePercent, deps.Faults),
+		startup:   startup{logger: deps.Logger, began: time.Now(), now: muster.Startup{Stage: "opening the data directory"}},
 		reconcile: make(chan struct{}, 1), failed: make(chan struct{}), ended: make(chan struct{}),
 	}
 	if deps.Registerer != nil {

@@ -143,6 +143,7 @@ type tappedFSM struct {
 	StateMachine
 	nudges *nudger
 	fail   func(error) // ends the node
+	tell   func()      // that the start goes on
 }
 
 // Restore implements raft.FSM. A snapshot that only a newer version can read is no
@@ -163,5 +164,7 @@ func (f tappedFSM) ApplyBatch(logs []*raft.Log) []any {
 	if n := len(logs); n > 0 {
 		f.nudges.commit(logs[n-1].Index, logs[n-1].Term)
 	}
-	return f.StateMachine.ApplyBatch(logs)
+	responses := f.StateMachine.ApplyBatch(logs)
+	f.tell()
+	return responses
 }

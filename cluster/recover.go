@@ -46,7 +46,7 @@ func Recover(ctx context.Context, r Recovery) (Recovered, error) {
 	if _, err := os.Stat(filepath.Join(r.DataDir, identityFile)); err != nil {
 		return Recovered{}, exitErrorf(exitConfig, "%s is not the data directory of a node: %w", r.DataDir, err)
 	}
-	n := &Node{logger: r.Logger, timing: (&Config{Timing: Timing{Profile: ProfileDefault}}).timing(&Faults{}), failed: make(chan struct{})}
+	n := &Node{logger: r.Logger, startup: startup{logger: r.Logger}, timing: (&Config{Timing: Timing{Profile: ProfileDefault}}).timing(&Faults{}), failed: make(chan struct{})}
 	machine, err := r.FSM() // only asked what it knows
 	if err != nil {
 		return Recovered{}, err

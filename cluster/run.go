@@ -9,12 +9,12 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster/logstore"
 	"github.com/muster-registry/muster/cluster/peer"
 )
 
 const (
-	verifyTell    = 5 * time.Second
 	loopsTimeout  = 5 * time.Second
 	raftTimeout   = 5 * time.Second
 	partsTimeout  = 5 * time.Second
@@ -76,7 +76,14 @@ func (n *Node) start(ctx context.Context, l *lifetimes) error {
 	if err := n.verify(ctx); err != nil {
 		return err
 	}
-	if err := n.gossip.net.setAdvertise(ctx, n.cfg.Addrs.Advertise); err != nil {
+	n.startup.at(muster.Startup{Stage: "resolving --advertise"})
+	err := n.gossip.net.setAdvertise(ctx, n.cfg.Addrs.Advertise, func(err error) {
+		n.logger.Warn("the host of --advertise does not resolve yet, trying on", "addr", n.cfg.Addrs.Advertise, "err", err)
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
 		return exitErrorf(exitConfig, "the gossip address: %w", err)
 	}
 	inner := context.WithoutCancel(ctx) // the node outlives ctx by the hand-over
@@ -120,12 +127,8 @@ func (n *Node) start(ctx context.Context, l *lifetimes) error {
 
 // verify reads the whole log before raft does.
 func (n *Node) verify(ctx context.Context) error {
-	told := time.Now()
 	err := n.store.Verify(ctx, func(done, total uint64) {
-		if time.Since(told) >= verifyTell {
-			told = time.Now()
-			n.logger.Info("checking the log", "done", done, "total", total)
-		}
+		n.startup.at(muster.Startup{Stage: "checking the log", Done: done, Total: total, Unit: "entries"})
 	})
 	if err != nil {
 		return fmt.Errorf("checking the log: %w", err)
@@ -160,12 +163,16 @@ func (n *Node) startRaft(transport *peer.Transport) (r *raft.Raft, err error) {
 			return nil, exitErrorf(exitCorrupt, "there is no snapshot that reads back, and %s: %w", remedy, err)
 		}
 	}
+	if last, err := n.store.LastIndex(); err == nil {
+		n.startup.last.Store(last)
+	}
+	n.startup.at(muster.Startup{Stage: "starting raft"})
 	cache, err := raft.NewLogCache(logCache, n.store)
 	if err != nil {
 		return nil, fmt.Errorf("making the log cache: %w", err)
 	}
-	snaps := &reachingSnapshots{FileSnapshotStore: n.snaps, store: n.store}
-	r, err = raft.NewRaft(raftConfig(n.id, n.timing, n.logger), tappedFSM{n.fsm, n.nudges, n.fail}, cache, n.store, snaps, transport)
+	snaps := &reachingSnapshots{FileSnapshotStore: n.snaps, store: n.store, startup: &n.startup, failed: n.snapshotFailed}
+	r, err = raft.NewRaft(raftConfig(n.id, n.timing, n.logger), tappedFSM{n.fsm, n.nudges, n.fail, n.replaying}, cache, n.store, snaps, transport)
 	snaps.started.Store(true)
 	if err != nil {
 		select {
@@ -181,6 +188,12 @@ func (n *Node) startRaft(transport *peer.Transport) (r *raft.Raft, err error) {
 		return nil, fmt.Errorf("starting raft: %w", err)
 	}
 	return r, nil
+}
+
+// snapshotFailed counts and tells. raft tries again, and keeps its log meanwhile.
+func (n *Node) snapshotFailed(err error) {
+	n.metrics.snapshotFailures.Inc()
+	n.logger.Warn("a snapshot was not written, the log grows until one is", "node", n.id, "err", err)
 }
 
 func (n *Node) startLoops(ctx context.Context, r *raft.Raft, transport *peer.Transport) {

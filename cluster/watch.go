@@ -44,6 +44,7 @@ func (n *Node) watchSelf(ctx context.Context) {
 		}
 		n.keepClusterID()
 		n.keepLevel()
+		n.Startup() // says once that the node has caught up
 		m := n.meta()
 		if b := m.encode(metaLimit); !bytes.Equal(b, announced) {
 			announced = b

@@ -60,6 +60,8 @@ type Cluster interface {
 	// Freshness is how old a local read may be, and whether the node has caught up
 	// since its start, that is whether it answers reads at all.
 	Freshness() (stale time.Duration, ready bool)
+	// Startup is what a node is busy with that has not caught up.
+	Startup() muster.Startup
 	// Overloaded is why no registration is taken just now; nil where they are. It is
 	// called for every write.
 	Overloaded() error

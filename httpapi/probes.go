@@ -47,7 +47,7 @@ func (s *Server) getReady(c *call) error {
 	case s.isStopping():
 		return muster.Errorf(muster.CodeShuttingDown, "this node is shutting down")
 	case !ready:
-		return muster.Errorf(muster.CodeCatchingUp, "this node has started and has not yet caught up with a leader").WithHint(
+		return muster.Errorf(muster.CodeCatchingUp, "this node has started and has not yet caught up with a leader: %s", s.cluster.Startup()).WithHint(
 			"the leader it knows: %q", leader)
 	case requireLeader && leader == "":
 		return muster.Errorf(muster.CodeNoLeader, "this node knows no leader; it answers reads that are %s old", stale.Round(time.Millisecond))

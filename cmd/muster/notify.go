@@ -86,17 +86,17 @@ func (s *serviceManager) say(state string) {
 
 // nodeStatus says in a line what n is doing.
 func nodeStatus(n *node.Node, started bool) string {
-	if !started {
-		return "reading the log"
-	}
 	c := n.Cluster()
+	if !started {
+		return c.Startup().String()
+	}
 	id, _ := c.Leader()
 	_, _, leads := c.Session()
 	switch stale, ready := c.Freshness(); {
 	case leads:
 		return fmt.Sprintf("leads %d voters", len(c.Voters()))
 	case !ready:
-		return "waiting for a leader, answers no reads yet"
+		return c.Startup().String() + "; answers no reads yet"
 	case id == "" || stale > reachedLate:
 		return "cut off from the leader, answers reads that say how old they are"
 	default:
