@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -160,9 +161,6 @@ func TestEnd(t *testing.T) {
 	all, one := w.watch(""), w.watch("users.UserService")
 	w.until(all, "SERVING")
 	w.until(one, "SERVING")
-	if got := <-w.node.steps; got != "weight 100" {
-		t.Errorf("it was registered with %s", got)
-	}
 	if err := w.session.Await(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -174,10 +172,13 @@ func TestEnd(t *testing.T) {
 		t.Error("the session ended before the health did")
 	default:
 	}
-	for _, want := range []string{"weight 0", "deregistered"} {
-		if got := <-w.node.steps; got != want {
-			t.Errorf("while it ends: %s, want %s", got, want)
-		}
+	var steps []string
+	for len(steps) == 0 || steps[len(steps)-1] != "deregistered" {
+		steps = append(steps, <-w.node.steps)
+	}
+	// A busy machine may be too late for a heartbeat: the same is registered again.
+	if got := slices.Compact(steps); !slices.Equal(got, []string{"weight 100", "weight 0", "deregistered"}) {
+		t.Errorf("the registry was asked for %q", got)
 	}
 	// The registry has not answered yet, and calls are still taken.
 	if r, err := w.health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}); err != nil || r.Status.String() != "NOT_SERVING" {

@@ -20,7 +20,7 @@ import (
 func keeper(t *testing.T, registry, id string, port int) *process {
 	t.Helper()
 	p := &process{t: t, url: "muster register --keep", args: []string{
-		"register", "web", "--id", id, "--address", "10.0.0.5", "--port", fmt.Sprint(port), "--ttl", "1s", "--keep", "--addr", registry}}
+		"register", "web", "--id", id, "--address", "10.0.0.5", "--port", fmt.Sprint(port), "--ttl", "2s", "--keep", "--addr", registry}}
 	p.start()
 	t.Cleanup(func() {
 		p.signal(syscall.SIGCONT)
@@ -79,9 +79,7 @@ func TestPausedLongerThanItsTTL(t *testing.T) {
 	if code := older.wait(); code != exitError || !strings.Contains(older.log.String(), string(muster.CodeFenced)) {
 		t.Errorf("the older one ended with %d\n%s", code, older.log)
 	}
-	if !there(82)() {
-		t.Errorf("after its end: %+v", service(t, node).Instances)
-	}
+	waitFor(t, "the newer one is there after its end", there(82))
 	newer.signal(syscall.SIGTERM)
 	if code := newer.wait(); code != exitOK {
 		t.Errorf("the newer one ended with %d", code)
