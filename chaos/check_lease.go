@@ -3,6 +3,7 @@ package chaos
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -253,36 +254,36 @@ func (c *checks) checkLives(k *leaseKey, trouble []gap) {
 	}
 }
 
-// checkEarly holds the end of a life against all acknowledged renewals that were sent
-// before it.
+// checkEarly holds the end of a life against all acknowledged renewals: those that
+// were sent before it, and those that renewed what had gone.
 func (c *checks) checkEarly(k *leaseKey, l life) {
+	next := int64(math.MaxInt64) // when the instance came back, in the same entry maybe
 	events := c.log.keys[k.key]
-	after := events[slices.Index(events, l.to)+1:] // some of it may be in the same entry
+	events = events[slices.Index(events, l.to)+1:]
+	if n := slices.IndexFunc(events, func(e Event) bool { return !ends(e) }); n >= 0 {
+		next = events[n].Time
+	}
 	for _, t := range k.touches {
-		if t.outcome != OK || t.gone {
+		if t.outcome != OK || t.gone || t.index > l.to.Index || t.index == l.to.Index && t.created {
+			continue // it renewed nothing, or came after
+		}
+		after := l.to.Time - (t.sent + k.ttl)
+		away := c.stalled(t.sent, l.to.Time)
+		if after >= -c.grain && away <= after+stallSlack {
+			if t.index >= l.from.Index || t.index == 0 {
+				c.Leases.Early = min(c.Leases.Early, time.Duration(after)*time.Millisecond)
+			}
 			continue
 		}
-		if t.index > 0 {
-			if t.index > l.to.Index || t.index == l.to.Index && t.created {
-				continue // it came after
-			}
-		} else if slices.ContainsFunc(after, func(e Event) bool {
-			return !ends(e) && e.Time <= t.back+c.grain
-		}) || c.log.restoredBy(l.to.Index, t.back+c.grain) {
+		if t.index == 0 && (next <= t.back+c.grain || c.log.restoredBy(l.to.Index, t.back+c.grain)) {
 			continue // it may have renewed what came after
 		}
-		late := l.to.Time - (t.sent + k.ttl)
-		if late < -c.grain {
-			c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms before the ttl after its last acknowledged renewal was sent, at %d", k.key, k.ttl, l.to.Time, l.to.Index, -late, t.sent)
-			return
+		text := ""
+		if away > 0 {
+			text = fmt.Sprintf(", and for %d ms since then no majority was able to work", away)
 		}
-		if away := c.stalled(t.sent, l.to.Time); away > late+stallSlack {
-			c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms after the ttl after its last acknowledged renewal was sent, at %d; but for %d ms of that no majority was able to work", k.key, k.ttl, l.to.Time, l.to.Index, late, t.sent, away)
-			return
-		}
-		if t.index >= l.from.Index || t.index == 0 {
-			c.Leases.Early = min(c.Leases.Early, time.Duration(late)*time.Millisecond)
-		}
+		c.violate("lease", []int64{t.record}, "%s (ttl %d ms) ended at %d (index %d), %d ms after the ttl after the sending of an acknowledged renewal, at %d%s", k.key, k.ttl, l.to.Time, l.to.Index, after, t.sent, text)
+		return
 	}
 }
 

@@ -29,19 +29,19 @@ func (l *Load) owner(ctx context.Context, c *client, n int) {
 			return
 		}
 		one.Same = true
-		for beats := 3 + c.rnd.IntN(40); beats > 0 && pause(ctx, c.about(ttl/4)); beats-- {
+		for beats := 3 + c.rnd.IntN(30); beats > 0 && pause(ctx, c.about(ttl/4)); beats-- {
 			if c.rnd.IntN(12) == 0 {
 				c.register(ctx, service, id, one) // the same again renews, too
 			} else if c.beat(ctx, service, id) {
 				break // it is gone, as it is told
 			}
 		}
-		switch c.rnd.IntN(3) {
-		case 0: // falls silent, until it has surely run out
+		switch c.rnd.IntN(4) {
+		case 0, 1: // falls silent, until it has surely run out
 			if !pause(ctx, ttl+2*time.Second+c.about(2*time.Second)) {
 				return
 			}
-		case 1: // goes as it should, and tries whether that is known
+		case 2: // goes as it should, and tries whether that is known
 			if c.deregister(ctx, service, id, 0).Outcome == OK {
 				c.beat(ctx, service, id)
 			}
