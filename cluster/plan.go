@@ -1,6 +1,10 @@
 package cluster
 
-import "time"
+import (
+	"time"
+
+	"github.com/muster-registry/muster/fault"
+)
 
 const (
 	// deadAfter is how long a member must have been gone, for gossip and for the
@@ -184,7 +188,7 @@ func (v *clusterView) promote() change {
 	}
 	for _, m := range v.members {
 		if !m.voter && m.live && m.wanted && !m.leaving && !m.removed && m.usurper == "" &&
-			m.sameTerm && m.lag < maxPromotionLag && m.okFor >= v.stabilise {
+			(m.sameTerm && m.lag < maxPromotionLag && m.okFor >= v.stabilise || fault.Is(fault.VoteTooSoon)) {
 			return change{kind: changePromote, id: m.id, addr: m.addr, voter: true, reason: "it has caught up and is steady"}
 		}
 	}

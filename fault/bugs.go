@@ -21,6 +21,8 @@ const (
 	NoOutage             Bug = "no-outage"
 	RetryUnknown         Bug = "retry-unknown"
 	ClientRetriesUnknown Bug = "client-retries-unknown"
+	VoteTooSoon          Bug = "vote-too-soon"
+	SkipsUnknown         Bug = "skips-unknown"
 )
 
 // Row describes a bug.
@@ -49,6 +51,8 @@ const (
 	notLate    = "a lease ends soon after its owner fell silent"
 	wholeWatch = "watches are in order, without gap or repeat"
 	restorable = "a snapshot is the state at one index, and a restore raises the epoch"
+	steady     = "a new member does not vote before it has caught up"
+	sameState  = "nodes of two versions never come to different states"
 	once       = "what may have been applied is never repeated behind the caller's back"
 )
 
@@ -109,6 +113,12 @@ var Bugs = []Row{
 	}},
 	{ClientRetriesUnknown, "the SDK repeats a POST that may have been carried out", once, []Catch{
 		{"client", "TestNobodyAnswers", `a POST whose outcome is unknown was sent \d+ times`},
+	}},
+	{VoteTooSoon, "a learner is given its vote while it lags", steady, []Catch{
+		{"cluster", "TestNextChange/nor while it lags", `next is "give a vote" of "d" .*, want "" of ""`},
+	}},
+	{SkipsUnknown, "a node passes over an operation that only a newer version knows", sameState, []Catch{
+		{"fsm", "TestUnknownKinds/operation", `stopped by \[\], want "upgrade this node" at index 2`},
 	}},
 }
 

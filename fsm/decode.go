@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/muster-registry/muster"
+	"github.com/muster-registry/muster/fault"
 )
 
 // applier is an operation as it was read from an entry.
@@ -92,7 +93,7 @@ func decodeOp(b []byte) (applier, kind, error) {
 		op = readSwitchGovernor(&d)
 	default:
 		if op = readNewest(k, &d); op == nil {
-			if k&kindIgnorable == 0 {
+			if k&kindIgnorable == 0 && !fault.Is(fault.SkipsUnknown) {
 				return nil, k, unknownKind("operation", b[0])
 			}
 			return ignored{}, k, nil

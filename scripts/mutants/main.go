@@ -52,7 +52,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "BUG\tBREAKS\tTEST\tVERDICT\tSECONDS")
+	fmt.Fprintln(table, "BUG\tPROMISE\tTEST\tVERDICT\tSECONDS")
 	bugs, bad := 0, 0
 	began := time.Now()
 	for _, r := range fault.Bugs {
