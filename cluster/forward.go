@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/muster-registry/muster"
 	"github.com/muster-registry/muster/cluster/peer"
 	"github.com/muster-registry/muster/fault"
@@ -15,6 +17,9 @@ import (
 // remoteDepth is how many propose calls are on their way to one leader at once.
 // What comes meanwhile gathers for the next: more calls would only be smaller ones.
 const remoteDepth = 2
+
+// sessionPoll is how often a node that was just elected looks whether it may answer.
+const sessionPoll = 2 * time.Millisecond
 
 // route is where operations of other nodes are sent.
 type route struct{ id, addr string }
@@ -164,7 +169,7 @@ func (n *Node) callPropose(ctx context.Context, to route, parts []part) []outcom
 // handlePropose serves the operations that another node passes on. They go no
 // further: a node that does not lead says so.
 func (n *Node) handlePropose(ctx context.Context, _ peer.Hello, body []byte) ([]byte, error) {
-	if n.session.Load() == nil {
+	if n.awaitSession(ctx) == nil {
 		return n.sayNotLeader(), nil
 	}
 	segments, err := decodePropose(body)
@@ -181,6 +186,19 @@ func (n *Node) handlePropose(ctx context.Context, _ peer.Hello, body []byte) ([]
 		outs = append(outs, n.await(ctx, c)...)
 	}
 	return encodeOutcomes(outs), nil
+}
+
+// awaitSession returns the session of this node; nil: it does not lead. One that was
+// elected a moment ago is waited for: whoever asks knew that before this node could
+// answer, and would only ask again.
+func (n *Node) awaitSession(ctx context.Context) *session {
+	s := n.session.Load()
+	for end := time.Now().Add(n.timing.heartbeat); s == nil && time.Now().Before(end) && n.raft.Load().State() == raft.Leader && !n.holding.Load(); s = n.session.Load() {
+		if !sleep(ctx, sessionPoll) {
+			return nil
+		}
+	}
+	return s
 }
 
 // addAll queues the calls before waiting for any of them.

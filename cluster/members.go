@@ -180,7 +180,7 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 		n.holding.Store(false)
 		poke(n.queue.wake)
 	}()
-	for end := time.Now().Add(n.timing.heartbeat); n.local.Load() > 0 && time.Now().Before(end); {
+	for end := time.Now().Add(n.timing.callTimeout); n.local.Load() > 0 && time.Now().Before(end); {
 		if !sleep(ctx, time.Millisecond) {
 			return ctx.Err()
 		}

@@ -132,6 +132,7 @@ func (n *Node) openSession(ctx context.Context, s *session) bool {
 	}
 	n.fresh.advance(s.lastMajority())
 	n.routes.forget()
+	n.pausedUntil.Store(0) // what was refused elsewhere is welcome here
 	poke(n.queue.wake)
 	return true
 }

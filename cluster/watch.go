@@ -117,6 +117,7 @@ func (n *Node) watchLeader(ctx context.Context, r *raft.Raft) {
 		id, _ := n.raftLeader()
 		if id != "" {
 			n.routes.forget()
+			n.pausedUntil.Store(0)
 			if id != last {
 				last = id
 				n.metrics.leaderChanges.Inc()

@@ -20,6 +20,8 @@ const (
 	defaultHandshakeTimeout = 5 * time.Second
 	// drainTimeout is how long handlers may take to answer once the port ends.
 	drainTimeout = time.Second
+	// flushTimeout is how long their answers may take to leave.
+	flushTimeout = 250 * time.Millisecond
 )
 
 // Config is what a Port is made from.
@@ -197,6 +199,7 @@ func (p *Port) Run(ctx context.Context) error {
 	cancel()
 	_ = p.listener.Close()
 	p.drain()
+	p.flush(ctx, server)
 	_ = server.Close()
 	p.end()
 	wg.Wait()
@@ -217,6 +220,14 @@ func (p *Port) drain() {
 	case <-done:
 	case <-limit.C:
 	}
+}
+
+// flush lets out the answers of handlers that have returned. Cut off, they would leave
+// their callers not knowing what became of a write.
+func (p *Port) flush(ctx context.Context, server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	_ = server.Shutdown(ctx) // what is left then is cut off
 }
 
 // end closes everything and waits for it.

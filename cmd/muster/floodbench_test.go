@@ -133,7 +133,7 @@ func keepAlive(ctx context.Context, b *testing.B, nodes []*process, bodies []str
 }
 
 // expirations is how many leases the nodes have ended because they ran out.
-func expirations(b *testing.B, nodes []*process) (sum float64) {
+func expirations(b testing.TB, nodes []*process) (sum float64) {
 	for _, p := range nodes {
 		sum += metric(b, p, "muster_lease_expirations_total")
 	}

@@ -152,7 +152,7 @@ func mustJSON(t *testing.T, v any) string {
 }
 
 // waitFor waits until cond holds.
-func waitFor(t *testing.T, what string, cond func() bool) {
+func waitFor(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

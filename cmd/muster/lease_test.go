@@ -17,7 +17,7 @@ import (
 
 // fleet is a host whose many instances beat through whichever node answers.
 type fleet struct {
-	t      *testing.T
+	t      testing.TB
 	nodes  []*process
 	client *http.Client
 	ttl    time.Duration

@@ -125,7 +125,7 @@ func leaseBeats(services, size, silent int) (bodies []string) {
 }
 
 // metric reads one metric of a node; 0 where it is not there yet.
-func metric(b *testing.B, p *process, name string) float64 {
+func metric(b testing.TB, p *process, name string) float64 {
 	b.Helper()
 	status, text, err := request(b.Context(), http.DefaultClient, "GET", p.url+"/metrics", "")
 	if err != nil || status != 200 {
