@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
@@ -99,8 +100,8 @@ func (c Config) Check() error {
 	return nil
 }
 
-// Run measures, and returns what it measured also where it ends early: with an error,
-// or with that of ctx. What a scenario put into a running cluster is taken out again.
+// Run measures, and returns what it measured beside an error too: that of a scenario
+// which failed, after which the others go on, or that of ctx. What a scenario put into a running cluster is taken out again.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
@@ -147,22 +148,33 @@ type world struct {
 	namespace string
 	keys      []string // paths of instances to take out of a running cluster
 	fixtures  map[string]bool
+	repeated  atomic.Int64 // batches of a fill that had to be sent again
 }
 
 func (w *world) run(ctx context.Context) error {
 	list := chosen(w.cfg)
+	var failed error
 	for n, s := range list {
 		p := Progress{N: n + 1, Of: len(list), Scenario: s.name, Expected: s.expected(w.cfg)}
 		w.cfg.Progress(p)
 		results, err := w.one(ctx, s)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", s.name, err))
+			if ctx.Err() != nil || w.cluster == nil {
+				return failed // told to stop, or there is nothing to measure
+			}
+			results = []Result{{Scenario: s.name, Unit: s.unit, Failed: err.Error()}}
+			if w.cluster.owned { // whatever it is like now, the next is to have a good one
+				if err := w.stopCluster(); err != nil {
+					return errors.Join(failed, err)
+				}
+			}
 		}
 		w.report.Results = append(w.report.Results, results...)
 		p.Results = results
 		w.cfg.Progress(p)
 	}
-	return nil
+	return failed
 }
 
 // one runs one scenario on the cluster it needs.

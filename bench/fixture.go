@@ -46,7 +46,6 @@ func (w *world) service(ctx context.Context, kind string, size int, ttl string) 
 	if w.fixtures[name] {
 		return name, nil
 	}
-	w.fixtures[name] = true
 	keys := make([]muster.InstanceKey, size)
 	for n := range keys {
 		keys[n] = muster.InstanceKey{Namespace: w.namespace, Service: name, ID: fmt.Sprintf("i-%d", n)}
@@ -59,6 +58,7 @@ func (w *world) service(ctx context.Context, kind string, size int, ttl string) 
 			return name, err
 		}
 	}
+	w.fixtures[name] = true
 	return name, nil
 }
 
@@ -69,8 +69,9 @@ func (w *world) leased(ctx context.Context, count int) ([]muster.InstanceKey, er
 	if w.fixtures["leased"] {
 		return keys, nil
 	}
-	w.fixtures["leased"] = true
-	return keys, w.fill(ctx, keys, long, nil)
+	err := w.fill(ctx, keys, long, nil)
+	w.fixtures["leased"] = err == nil
+	return keys, err
 }
 
 // keysOf names count instances in services of 100.
@@ -98,10 +99,7 @@ func (w *world) fill(ctx context.Context, keys []muster.InstanceKey, ttl string,
 				items[n] = item(k.Namespace, k.Service, k.ID, first+n, ttl)
 			}
 			began := time.Now()
-			text, err := send(ctx, w.client, "POST", url, `{"instances":[`+strings.Join(items, ",")+`]}`, 200)
-			if err == nil && strings.Contains(text, `"error"`) {
-				err = fmt.Errorf("a batch was not registered: %.300s", text)
-			}
+			err := w.registerBatch(ctx, url, `{"instances":[`+strings.Join(items, ",")+`]}`)
 			if err == nil && done != nil {
 				done(batch, time.Since(began))
 			}
@@ -109,6 +107,24 @@ func (w *world) fill(ctx context.Context, keys []muster.InstanceKey, ttl string,
 		})
 	}
 	return group.Wait()
+}
+
+// registerBatch registers a batch, up to five times: it is safe to repeat, and a fill is
+// to outlive a change of leader.
+func (w *world) registerBatch(ctx context.Context, url, body string) error {
+	for tries := 1; ; tries++ {
+		text, err := send(ctx, w.client, "POST", url, body, 200)
+		if err == nil && strings.Contains(text, `"error"`) {
+			err = fmt.Errorf("a batch was not registered: %.300s", text)
+		}
+		if err == nil || tries == 5 || ctx.Err() != nil {
+			return err
+		}
+		w.repeated.Add(1)
+		if err := wait(ctx, time.Duration(tries)*100*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // remember notes what has to be taken out of a running cluster.

@@ -29,6 +29,7 @@ func runFootprint(ctx context.Context, w *world) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	repeated := w.repeated.Load()
 	began := time.Now()
 	err = w.fill(ctx, keys, muster.DefaultTTL.String(), func(batch []muster.InstanceKey, took time.Duration) {
 		mu.Lock()
@@ -48,6 +49,7 @@ func runFootprint(ctx context.Context, w *world) ([]Result, error) {
 	}
 	fill := resultOf(filled, Usage{CPU: after.CPU - before.CPU, Resident: after.Resident})
 	fill.Scenario = "footprint/fill"
+	fill.Errors = int(w.repeated.Load() - repeated) // batches that had to be sent again
 
 	// One round first, so that every batch has found its place in it.
 	if err := wait(ctx, min(b.every, max(w.cfg.Duration, 100*time.Millisecond))); err != nil {

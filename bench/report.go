@@ -43,7 +43,9 @@ type Result struct {
 	Scenario string `json:"scenario"`
 	Unit     string `json:"unit"` // what an operation is
 	// Skipped says why there is nothing else.
-	Skipped   string  `json:"skipped,omitempty"`
+	Skipped string `json:"skipped,omitempty"`
+	// Failed says why it has come to nothing.
+	Failed    string  `json:"failed,omitempty"`
 	Ops       int     `json:"ops"`
 	Errors    int     `json:"errors"`
 	Error     string  `json:"error,omitempty"` // the first

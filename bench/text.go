@@ -96,8 +96,10 @@ func cells(texts []string) []any {
 
 // cells are the row of a table.
 func (r *Result) cells() []string {
-	if r.Skipped != "" {
-		return append([]string{r.Scenario, "skipped"}, slices.Repeat([]string{""}, len(head)-2)...)
+	for word, why := range map[string]string{"skipped": r.Skipped, "failed": r.Failed} {
+		if why != "" {
+			return append([]string{r.Scenario, word}, slices.Repeat([]string{""}, len(head)-2)...)
+		}
 	}
 	c := []string{r.Scenario, number(r.PerSecond), number(r.P50), number(r.P99), number(r.Max), number(r.CPUPer1000), number(r.RSSMiB), "", ""}
 	if r.Floor != nil {
@@ -111,6 +113,9 @@ func (r *Result) note() string {
 	if r.Skipped != "" {
 		return "skipped: " + r.Skipped
 	}
+	if r.Failed != "" {
+		return "failed: " + r.Failed
+	}
 	var parts []string
 	if f := r.Floor; f != nil {
 		parts = append(parts, fmt.Sprintf("floor %s %s/s, p50 %s ms, p99 %s ms, CPU %s ms for 1,000", f.Name, figure(f.PerSecond), figure(f.P50), figure(f.P99), figure(f.CPUPer1000)))
@@ -119,7 +124,11 @@ func (r *Result) note() string {
 		parts = append(parts, fmt.Sprintf("%s %s", strings.ReplaceAll(key, "_", " "), figure(r.Extra[key])))
 	}
 	if r.Errors > 0 {
-		parts = append(parts, fmt.Sprintf("%d errors, the first: %s", r.Errors, r.Error))
+		text := fmt.Sprintf("%d errors", r.Errors)
+		if r.Error != "" {
+			text += ", the first: " + r.Error
+		}
+		parts = append(parts, text)
 	}
 	return strings.Join(parts, "; ")
 }

@@ -18,6 +18,7 @@ func exampleReport() *Report {
 		Results: []Result{
 			r,
 			{Scenario: "failover", Skipped: "it kills processes"},
+			{Scenario: "expiry", Failed: "a node has ended"},
 			{Scenario: "watch/100", PerSecond: 1234567, P50: 0.01234, Extra: map[string]float64{"kib_per_watcher": 10}},
 		},
 	}
@@ -37,6 +38,8 @@ func TestWriteText(t *testing.T) {
 		"read/1000/linearizable/follower      100,000    1.00    12.3    12.3      5.00   64.0    0.50   0.25\n",
 		"failover                             skipped\n",
 		"failover: skipped: it kills processes\n",
+		"expiry                                failed\n",
+		"expiry: failed: a node has ended\n",
 		"errors, the first: connection refused\n",
 		"watch/100                          1,234,567   0.012",
 		"watch/100: kib per watcher 10.0\n",

@@ -234,6 +234,8 @@ func (b *benchBar) show(p bench.Progress) {
 		switch {
 		case r.Skipped != "":
 			text = "skipped: " + r.Skipped
+		case r.Failed != "":
+			text = "failed: " + r.Failed
 		case r.PerSecond > 0:
 			text = fmt.Sprintf("%.0f %s/s, p50 %g ms, p99 %g ms", r.PerSecond, r.Unit, r.P50, r.P99)
 		case r.Ops > 0:

@@ -64,7 +64,7 @@ func TestBench(t *testing.T) {
 // checkResult looks whether a row tells what it has to.
 func checkResult(t *testing.T, r bench.Result) {
 	t.Helper()
-	if r.Skipped != "" || r.Errors > 0 || r.RSSMiB <= 0 || r.Unit == "" {
+	if r.Skipped != "" || r.Failed != "" || r.Errors > 0 || r.RSSMiB <= 0 || r.Unit == "" {
 		t.Errorf("%s: %+v", r.Scenario, r)
 	}
 	if r.Scenario == "footprint/empty" {
@@ -119,7 +119,7 @@ func TestBenchRunning(t *testing.T) {
 
 // TestBenchSchema: the names in the report are those that programs rely on.
 func TestBenchSchema(t *testing.T) {
-	report := bench.Report{Results: []bench.Result{{Skipped: "x", Error: "x", Floor: &bench.Floor{}, Extra: map[string]float64{"x": 1}}}}
+	report := bench.Report{Results: []bench.Result{{Skipped: "x", Failed: "x", Error: "x", Floor: &bench.Floor{}, Extra: map[string]float64{"x": 1}}}}
 	text, err := json.Marshal(report)
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestBenchSchema(t *testing.T) {
 		keys = append(keys, m[1])
 	}
 	const want = "schema started seconds machine os arch kernel cpu cores memory_mb go muster commit target nodes clients duration_ms quick note results " +
-		"scenario unit skipped ops errors error seconds per_second p50_ms p99_ms max_ms cpu_ms_per_1000 rss_mib " +
+		"scenario unit skipped failed ops errors error seconds per_second p50_ms p99_ms max_ms cpu_ms_per_1000 rss_mib " +
 		"floor name per_second p50_ms p99_ms cpu_ms_per_1000 ratio cpu_ratio extra x"
 	if got := strings.Join(keys, " "); got != want {
 		t.Errorf("the keys are\n%s\nwant\n%s\n(a change of them needs another name of the schema)", got, want)
