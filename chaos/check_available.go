@@ -11,6 +11,10 @@ import (
 // succeed: a new leader is there within three seconds.
 const grace = 3 * time.Second
 
+// fewBad are so few seconds that they say nothing of a share: one stumble of a busy
+// machine.
+const fewBad = 2
+
 // Availability is the seconds of a run in which something could be written.
 type Availability struct {
 	// Seconds are all with an attempt, Writable those in which one succeeded; Counted
@@ -100,7 +104,7 @@ func (c *checks) checkAvailable() {
 	}
 	if a.Counted == 0 {
 		c.Invalid = append(c.Invalid, "no second counts for the availability")
-	} else if a.Share() < c.bounds.MinShare {
+	} else if bad := a.Counted - a.CountedWritable; bad > fewBad && a.Share() < c.bounds.MinShare {
 		c.violate("available", nil, "writable in %.2f %% of the seconds that count, less than %.0f %%", 100*a.Share(), 100*c.bounds.MinShare)
 	}
 }

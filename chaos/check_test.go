@@ -399,6 +399,7 @@ func TestUnsure(t *testing.T) {
 
 // TestAvailability counts seconds by hand.
 func TestAvailability(t *testing.T) {
+	bounds := chaos.Bounds{Short: true}
 	build := func(faults ...chaos.FaultSpan) *chaos.Verdict {
 		s := newStory()
 		s.raft = 8
@@ -414,7 +415,8 @@ func TestAvailability(t *testing.T) {
 			faults[n].Start, faults[n].Healed = faults[n].Start.Add(time.Duration(s.start)*time.Millisecond), faults[n].Healed.Add(time.Duration(s.start)*time.Millisecond)
 		}
 		s.faults = faults
-		return s.check(t)
+		s.page(0)
+		return s.checkIn(t, t.TempDir(), bounds)
 	}
 	at := func(seconds int64) time.Time { return time.UnixMilli(seconds*1000 + 200) }
 	for _, tt := range []struct {
@@ -431,5 +433,10 @@ func TestAvailability(t *testing.T) {
 		if a.Counted != tt.counted || a.CountedWritable != tt.writable || a.Timeline != tt.line {
 			t.Errorf("%s: got %+v, want %d of %d and %s", tt.name, a, tt.writable, tt.counted, tt.line)
 		}
+	}
+	bounds = chaos.Bounds{}
+	wantViolation(t, build(), "available")
+	if v := build(chaos.FaultSpan{Fault: "kill-all", Start: at(8), Healed: at(12), Stall: true}); len(v.Violations) > 0 || len(v.Invalid) == 0 {
+		t.Errorf("a run of nothing but a few writes: got %v", v)
 	}
 }

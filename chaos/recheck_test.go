@@ -27,7 +27,7 @@ func TestRecheck(t *testing.T) {
 	move(m.last, 60)
 	s.final()
 	dir := t.TempDir()
-	first := s.checkIn(t, dir)
+	first := s.checkIn(t, dir, chaos.Bounds{Short: true})
 	second, err := chaos.Recheck(dir, chaos.Bounds{Short: true})
 	if err != nil {
 		t.Fatal(err)

@@ -260,10 +260,10 @@ func (s *story) final() {
 // check has the story written down and checked.
 func (s *story) check(t *testing.T) *chaos.Verdict {
 	t.Helper()
-	return s.checkIn(t, t.TempDir())
+	return s.checkIn(t, t.TempDir(), chaos.Bounds{Short: true})
 }
 
-func (s *story) checkIn(t *testing.T, dir string) *chaos.Verdict {
+func (s *story) checkIn(t *testing.T, dir string, bounds chaos.Bounds) *chaos.Verdict {
 	t.Helper()
 	h, err := chaos.NewHistory(dir)
 	if err != nil {
@@ -275,7 +275,7 @@ func (s *story) checkIn(t *testing.T, dir string) *chaos.Verdict {
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}
-	v, err := chaos.Check(h, s.faults, chaos.Bounds{Short: true})
+	v, err := chaos.Check(h, s.faults, bounds)
 	if err != nil {
 		t.Fatal(err)
 	}
