@@ -70,7 +70,7 @@ mutants:
 DURATION ?= 5m
 chaos:
 	$(GO) test ./chaos -run '^TestChaos$$' -v -count=1 -timeout 24h -chaos.duration $(DURATION) \
-		$(if $(SEED),-chaos.seed $(SEED)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(KEEP),-chaos.keep $(abspath $(KEEP)))
+		$(if $(SEED),-chaos.seed $(SEED)) $(if $(NODES),-chaos.nodes $(NODES)) $(if $(FAULTS),-chaos.faults $(FAULTS)) $(if $(KEEP),-chaos.keep $(abspath $(KEEP)))
 
 clean:
 	rm -rf bin dist

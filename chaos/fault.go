@@ -75,6 +75,19 @@ func (f *injection) leader() (leader *Node, others []*Node, err error) {
 	return leader, others, nil
 }
 
+// together has one fault come upon another.
+func together(first, then func(*injection) error) func(*injection) error {
+	return func(f *injection) error {
+		if err := first(f); err != nil {
+			return err
+		}
+		if err := f.wait(0.5, 2); err != nil {
+			return err
+		}
+		return then(f)
+	}
+}
+
 // pick returns the leader or a node that follows it.
 func (f *injection) pick(leads bool) (*Node, error) {
 	leader, others, err := f.leader()

@@ -38,6 +38,11 @@ var faults = []row{
 	{name: "grow", died: true, inject: grow},
 	{name: "snapshot-install", need: needsNetwork, inject: snapshotInstall},
 	{name: "restore", inject: restore},
+
+	{name: "loss+kill-leader", need: needsNetwork, hold: [2]float64{2, 6}, died: true, inject: together(loss("tcp", "udp"), kill(true))},
+	{name: "loss+pause-leader", need: needsNetwork, hold: [2]float64{2, 6}, inject: together(loss("tcp", "udp"), halt(true))},
+	{name: "loss+replace", need: needsNetwork, died: true, inject: together(loss("tcp", "udp"), replace)},
+	{name: "slow-disk+cut-leader", need: needsNetwork, hold: [2]float64{3, 8}, inject: together(slowDisk, cut(true, both))},
 }
 
 // snapshots makes the log that is kept short enough for an installation of a snapshot
