@@ -61,16 +61,18 @@ func (c *checks) checkAvailable() {
 	}
 	for i := range c.faults {
 		f := &c.faults[i]
-		from, to := f.Start, f.Start.Add(grace)
-		if f.Stall || f.Restore != nil {
-			to = f.End(c.h.start.Add(time.Duration(c.last)))
-		} else if !f.Heal.IsZero() {
-			for s := at(c.h.Since(f.Heal)); s <= at(c.h.Since(f.Heal.Add(grace))); s++ {
+		excuse := func(from, to time.Time) {
+			for s := at(c.h.Since(from)); s <= at(c.h.Since(to)); s++ {
 				out[s] = true
 			}
 		}
-		for s := at(c.h.Since(from)); s <= at(c.h.Since(to)); s++ {
-			out[s] = true
+		if f.Stall || f.Restore != nil {
+			excuse(f.Start, f.End(c.h.start.Add(time.Duration(c.last))))
+		} else if !f.Heal.IsZero() {
+			excuse(f.Heal, f.Heal.Add(grace))
+		}
+		for _, shock := range append([]time.Time{f.Start}, f.Shocks...) {
+			excuse(shock, shock.Add(grace))
 		}
 	}
 	a := &c.Availability

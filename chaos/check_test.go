@@ -412,6 +412,9 @@ func TestAvailability(t *testing.T) {
 			}
 		}
 		for n := range faults {
+			for i, shock := range faults[n].Shocks {
+				faults[n].Shocks[i] = shock.Add(time.Duration(s.start) * time.Millisecond)
+			}
 			faults[n].Start, faults[n].Healed = faults[n].Start.Add(time.Duration(s.start)*time.Millisecond), faults[n].Healed.Add(time.Duration(s.start)*time.Millisecond)
 		}
 		s.faults = faults
@@ -427,6 +430,7 @@ func TestAvailability(t *testing.T) {
 	}{
 		{"calm", nil, 19, 14, "########.....#######"},
 		{"a leader is killed", []chaos.FaultSpan{{Start: at(8), Healed: at(12)}}, 15, 14, "########xxxx.#######"},
+		{"and the next", []chaos.FaultSpan{{Start: at(8), Healed: at(14), Shocks: []time.Time{at(10)}}}, 13, 13, "########xxxxx#######"},
 		{"all are stopped", []chaos.FaultSpan{{Start: at(8), Healed: at(12), Stall: true}}, 14, 14, "########xxxxx#######"},
 	} {
 		a := build(tt.faults...).Availability

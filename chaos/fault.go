@@ -51,6 +51,9 @@ func (f *injection) on(nodes ...*Node) {
 	}
 }
 
+// shock notes that now something is done that may cost a leader, again.
+func (f *injection) shock() { f.span.Shocks = append(f.span.Shocks, time.Now()) }
+
 // note adds to what there is to say of the fault.
 func (f *injection) note(format string, args ...any) {
 	if f.span.Note != "" {
@@ -84,6 +87,7 @@ func together(first, then func(*injection) error) func(*injection) error {
 		if err := f.wait(0.5, 2); err != nil {
 			return err
 		}
+		f.shock()
 		return then(f)
 	}
 }

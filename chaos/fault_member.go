@@ -75,6 +75,7 @@ func grow(f *injection) error {
 	}
 	f.on(leader)
 	f.note("killed %s of %d", leader.Name, all)
+	f.shock()
 	leader.Kill()
 	if err := f.wait(0.5, 2); err != nil {
 		return err

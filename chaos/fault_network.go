@@ -114,6 +114,7 @@ func flapLeader(f *injection) error {
 			return err
 		}
 		f.on(n)
+		f.shock()
 		if err := f.isolate(n, both); err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ func killLeaders(f *injection) error {
 			return err
 		}
 		f.on(n)
+		f.shock()
 		n.Kill()
 		if err := f.wait(0, 0.5); err != nil {
 			return err

@@ -17,6 +17,8 @@ type FaultSpan struct {
 	Start  time.Time `json:"start"`
 	Heal   time.Time `json:"heal,omitzero"`
 	Healed time.Time `json:"healed,omitzero"`
+	// Shocks are when more was done within it that may cost a leader.
+	Shocks []time.Time `json:"shocks,omitempty"`
 	// Stall is whether no majority was able to work at some time in between (all nodes
 	// killed or stopped): leases get a full ttl anew from then on.
 	Stall bool `json:"stall,omitempty"`
