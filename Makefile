@@ -6,6 +6,7 @@
 # make bench-peers  the same work on etcd and ZooKeeper, where they are installed
 # make bench-docs   both, into docs/benchmarks.md
 # make bench-go the benchmarks of the packages, for work on one of them
+# make scale    SCALE (1000000) instances and leases against state machine and keepers
 # make fuzz     every fuzz target for FUZZTIME (10s)
 # make mutants  deliberate bugs (room fault): each must be caught by the tests named
 # make chaos    faults on real processes for DURATION (5m), by SEED (any), FAULTS (all)
@@ -15,10 +16,11 @@
 # make rules    tests of the Prometheus rules, where promtool is installed
 GO      ?= go
 BENCH   ?=
+SCALE   ?= 1000000
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
-.PHONY: build run demo test fmt-check lint rules upgrade release bench bench-peers bench-docs bench-go fuzz mutants chaos clean
+.PHONY: build run demo test fmt-check lint rules upgrade release bench bench-peers bench-docs bench-go scale fuzz mutants chaos clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
@@ -60,6 +62,9 @@ bench-go:
 
 release:
 	GO='$(GO)' VERSION='$(VERSION)' ./scripts/release.sh
+
+scale:
+	$(GO) test ./clustertest -run '^TestScale$$' -v -timeout 60m -args -scale $(SCALE)
 
 fuzz:
 	./scripts/fuzz.sh

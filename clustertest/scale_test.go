@@ -329,6 +329,6 @@ func (s *scale) saveAndRestore() {
 	for range s.c.state.Leases {
 		live++
 	}
-	s.t.Logf("a snapshot: %.1f MiB, %d bytes an instance; the pause %s, written in %s, read in %s",
-		float64(size)/(1<<20), size/max(live, 1), pause.wall.Round(10*time.Microsecond), write.wall.Round(time.Millisecond), read.wall.Round(time.Millisecond))
+	s.t.Logf("a snapshot: %.1f MiB, %d bytes an instance; the pause %s, written in %s of CPU, read in %s",
+		float64(size)/(1<<20), size/max(live, 1), pause.wall.Round(10*time.Microsecond), write.cpu.Round(time.Millisecond), read.cpu.Round(time.Millisecond))
 }
