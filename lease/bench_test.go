@@ -152,6 +152,35 @@ func BenchmarkJudge(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchLeases, "ns/lease")
 }
 
+// BenchmarkMassLoss is the leader's cost of deciding about one lease, where all fall
+// silent in the same moment.
+func BenchmarkMassLoss(b *testing.B) {
+	ids := benchIDs()
+	b.ReportAllocs()
+	for range b.N {
+		b.StopTimer()
+		l := newLedger(benchTable(ids), nil, time.Minute)
+		for _, id := range ids {
+			l.add(&Record{ID: id, TTL: 10 * time.Second, Services: []muster.ServiceKey{{Namespace: "default", Service: "web"}}}, -2*maxWindow, 0)
+		}
+		l.armAll(0)
+		now := 11 * time.Second
+		for at := time.Duration(0); at <= now; at += TickEvery {
+			l.table.Tick(at, true)
+		}
+		b.StartTimer()
+		l.sweep(now, func(time.Duration) bool { return false })
+		taken := 0
+		for f := l.takeDue(now); f != nil; f = l.takeDue(now) {
+			taken += len(f.recs)
+		}
+		if taken != len(ids) {
+			b.Fatalf("decided about %d of %d", taken, len(ids))
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchLeases, "ns/lease")
+}
+
 // BenchmarkCopy is a voter's cost of a whole shadow, and of writing it.
 func BenchmarkCopy(b *testing.B) {
 	t := benchTable(benchIDs())

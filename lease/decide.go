@@ -117,11 +117,14 @@ func (l *ledger) takeDue(now time.Duration) *flight {
 	if len(l.due) == 0 {
 		return nil
 	}
-	judged := make([]Due, len(l.due))
-	for i, rec := range l.due {
-		judged[i] = Due{TTL: rec.ttl, Services: rec.services, Counted: rec.counted}
+	l.judged = slices.Grow(l.judged[:0], len(l.due))
+	for _, rec := range l.due {
+		l.judged = append(l.judged, Due{TTL: rec.ttl, Services: rec.services, Counted: rec.counted})
 	}
-	verdicts := l.gov.Judge(now, judged)
+	verdicts := l.gov.Judge(now, l.judged)
+	if len(l.due) <= MaxDecision {
+		l.judged = nil // what a mass loss needed is not kept beyond it
+	}
 	f := newFlight(Expire)
 	first := slices.IndexFunc(verdicts, func(v Verdict) bool { return !v.Hold })
 	if first < 0 {

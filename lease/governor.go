@@ -35,6 +35,7 @@ type Governor struct {
 	ranOut   series // ever
 	services map[muster.ServiceKey]*serviceLoss
 	pruned   time.Duration
+	verdicts []Verdict // scratch of Judge
 
 	slice     int // of the release that is going on
 	nextSlice time.Duration
@@ -125,9 +126,14 @@ type Verdict struct {
 // Window is the time over which losses count together for a lease of that TTL.
 func Window(ttl time.Duration) time.Duration { return min(max(ttl, minWindow), maxWindow) }
 
-// Judge says which of all leases that are due now to hold.
+// Judge says which of all leases that are due now to hold. What it returns is good
+// until the next call.
 func (g *Governor) Judge(now time.Duration, due []Due) []Verdict {
-	verdicts := make([]Verdict, len(due))
+	if cap(g.verdicts) < len(due) || cap(g.verdicts) > 4*max(len(due), MaxDecision) {
+		g.verdicts = make([]Verdict, len(due))
+	}
+	verdicts := g.verdicts[:len(due)]
+	clear(verdicts)
 	if g.switches != nil && !g.switches.GovernorOn() {
 		return verdicts
 	}

@@ -18,6 +18,7 @@ type ledger struct {
 	wheel    wheel
 	timers   timers
 	due      []*record    // with due set; others are stale
+	judged   []Due        // scratch of takeDue
 	held     []heldRecord // oldest first
 	suspects int
 	slice    int       // held leases that may be let go now
