@@ -94,24 +94,26 @@ func grow(f *injection) error {
 	return nil
 }
 
-// snapshotInstall cuts a follower off until the log that the others keep begins after
-// the end of its own, so that it needs a snapshot.
+// snapshotInstall cuts a follower off until the log that the leader keeps begins after
+// the end of the follower's, so that it needs a snapshot.
 func snapshotInstall(f *injection) error {
-	n, err := f.pick(false)
+	leader, others, err := f.leader()
 	if err != nil {
 		return err
 	}
+	n := others[0]
 	f.on(n)
-	from := n.size()
-	_, begin := f.c.Term(f.ctx)
+	from, said := n.size(), leader.size()
+	term, begin := f.c.Term(f.ctx)
 	if err := f.isolate(n, both); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(f.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(f.ctx, 40*time.Second)
 	defer cancel()
-	err = f.c.wait(ctx, "enough entries", func() error {
-		if _, at := f.c.Term(ctx); at < begin+installAfter {
-			return fmt.Errorf("%d of %d", at-begin, installAfter)
+	err = f.c.wait(ctx, "enough entries and snapshots", func() error {
+		_, at := f.c.Term(ctx)
+		if taken := strings.Count(leader.said(said), snapshotTaken); at < begin+installAfter || taken < installTaken {
+			return fmt.Errorf("%d of %d entries, %d of %d snapshots", at-begin, installAfter, taken, installTaken)
 		}
 		return nil
 	})
@@ -119,21 +121,29 @@ func snapshotInstall(f *injection) error {
 		f.note("%v", err)
 		return nil
 	}
-	if err := f.wait(2.5, 3); err != nil { // a snapshot is taken every 2 s
-		return err
-	}
 	if err := f.c.Heal(); err != nil {
 		return err
 	}
 	ctx, cancel = context.WithTimeout(f.ctx, 30*time.Second)
 	defer cancel()
-	return f.c.wait(ctx, "an installed snapshot", func() error {
-		if !strings.Contains(n.said(from), installed) {
-			return broken("%s, %d entries behind, was not sent a snapshot", n.Name, installAfter)
+	err = f.c.wait(ctx, "an installed snapshot", func() error {
+		if !strings.Contains(n.said(from), snapshotInstalled) {
+			return fmt.Errorf("%s, %d entries behind, was sent none", n.Name, installAfter)
 		}
 		return nil
 	})
+	if now, _ := f.c.Term(f.ctx); err != nil && now != term {
+		f.note("another leader, whose log reached back far enough")
+		return nil
+	}
+	if err != nil {
+		return broken("%v", err)
+	}
+	return nil
 }
 
-// installed is what raft logs where it has installed a snapshot.
-const installed = "Installed remote snapshot"
+// What raft logs where it has taken a snapshot, and where it has installed one.
+const (
+	snapshotTaken     = "snapshot complete up to"
+	snapshotInstalled = "Installed remote snapshot"
+)

@@ -46,8 +46,11 @@ var faults = []row{
 }
 
 // snapshots makes the log that is kept short enough for an installation of a snapshot
-// to be a thing of seconds; see fault.Snapshots. installAfter entries surely need one.
+// to be a thing of seconds; see fault.Snapshots. Who was away for installAfter entries
+// and installTaken snapshots of the leader surely needs one: the log is kept back to the
+// older of two snapshots, and 100 entries.
 const (
 	snapshots    = "2s 60 100"
 	installAfter = 250
+	installTaken = 4
 )
