@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -48,6 +49,16 @@ type Summary struct {
 	Settings  int       `json:"settings"`
 	Events    int       `json:"events"`
 	Members   int       `json:"members"`
+}
+
+// BackupHead is how many bytes of a backup CheckBackupHead looks at.
+const BackupHead uint64 = uint64(preambleSize)
+
+// CheckBackupHead says why what begins so cannot be a backup that this build reads:
+// enough to refuse a wrong file before anything is staged.
+func CheckBackupHead(head []byte) error {
+	_, err := newFrameReader(bytes.NewReader(head))
+	return err
 }
 
 // Inspect reads a whole backup and says what is in it. The error says where it is

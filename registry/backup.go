@@ -36,6 +36,17 @@ func (r *Registry) Backup(ctx context.Context, o muster.ReadOptions) (io.WriterT
 // at one moment. want is the SHA-256 the bytes must have; nil: any. Until it is over
 // other writes are answered catching_up; where it fails nothing has changed.
 func (r *Registry) Restore(ctx context.Context, who muster.Caller, total uint64, src io.Reader, want []byte) (muster.Written, error) {
+	head := make([]byte, min(total, fsm.BackupHead))
+	n, err := io.ReadFull(src, head)
+	if err != nil {
+		return muster.Written{}, muster.Errorf(muster.CodeMalformedRequest, "the backup ended after %d of %d bytes", n, total).WithCause(err)
+	}
+	// A wrong file is refused before other writes have to wait for it.
+	if err := fsm.CheckBackupHead(head); err != nil {
+		return muster.Written{}, muster.Errorf(muster.CodeMalformedRequest, "the backup cannot be read: %v", err).
+			WithHint("muster snapshot inspect FILE")
+	}
+	src = io.MultiReader(bytes.NewReader(head), src)
 	id := rand.Text()
 	if _, err := r.restoreStep(ctx, fsm.RestoreBegin{ID: id, Total: total, Caller: who}); err != nil {
 		return muster.Written{}, err

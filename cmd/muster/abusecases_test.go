@@ -190,7 +190,7 @@ func abuseOperations() []abuse {
 		sends("POST", "/v1/heartbeats", "413 body_too_large", `{"leases":["`+strings.Repeat(`1-0","`, 1000)+`1-0"]}`),
 	)
 	for _, backup := range []string{"x", "MUSTER", strings.Repeat("\x00", 100_000), strings.Repeat("\xff", 5000)} {
-		cases = append(cases, sends("PUT", "/v1/cluster/snapshot", "409 conflict", backup)...)
+		cases = append(cases, sends("PUT", "/v1/cluster/snapshot", "400 malformed_request", backup)...)
 	}
 	return cases
 }
