@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -18,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/muster-registry/muster/bench"
 	"github.com/muster-registry/muster/cluster"
 	"github.com/muster-registry/muster/cluster/peer"
 	"github.com/muster-registry/muster/fsm"
@@ -410,29 +409,13 @@ func (c *Cluster) CheckEqualStates() {
 	}
 }
 
-// freePorts finds n loopback addresses that are free for TCP and UDP. They lie
-// below the ports that systems give to outgoing connections, one of which could
-// otherwise take the port of a node that is down.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
-	var addrs []string
-	for tries := 0; len(addrs) < n; tries++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
-		if err != nil {
-			if tries > 1000 {
-				t.Fatal(err)
-			}
-			continue // in use
-		}
-		defer l.Close()
-		u, err := net.ListenPacket("udp", l.Addr().String())
-		if err != nil {
-			continue
-		}
-		defer u.Close()
-		addrs = append(addrs, l.Addr().String())
+	ports, err := bench.FreePorts(n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return addrs
+	return ports
 }
 
 // logBuffer keeps what a node logs.

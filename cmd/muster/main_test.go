@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/muster-registry/muster/bench"
 )
 
 // TestMain lets this test binary stand in for the muster binary: run under that
@@ -37,7 +39,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			ports, err := freePorts(3)
+			ports, err := bench.FreePorts(3)
 			if err != nil {
 				return err
 			}

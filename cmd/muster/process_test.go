@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,40 +16,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/muster-registry/muster/bench"
 )
 
 // patience is how long a test waits for a state that must come.
 const patience = 90 * time.Second
-
-// freePorts finds n loopback addresses that are free for TCP and UDP. They lie
-// below the ports that systems give to outgoing connections, one of which could
-// otherwise take the port of a node that is down.
-func freePorts(n int) ([]string, error) {
-	var addrs []string
-	var closers []io.Closer
-	defer func() {
-		for _, c := range closers {
-			c.Close()
-		}
-	}()
-	for tries := 0; len(addrs) < n; tries++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
-		if err != nil {
-			if tries > 1000 {
-				return nil, fmt.Errorf("finding a free port: %w", err)
-			}
-			continue // in use
-		}
-		closers = append(closers, l)
-		u, err := net.ListenPacket("udp", l.Addr().String())
-		if err != nil {
-			continue // taken for UDP: try another
-		}
-		closers = append(closers, u)
-		addrs = append(addrs, l.Addr().String())
-	}
-	return addrs, nil
-}
 
 // process is one node as a process of its own: this test binary acting as muster.
 type process struct {
@@ -88,7 +58,7 @@ func (s *syncBuffer) String() string {
 func newCluster(t testing.TB, count int) []*process {
 	t.Helper()
 	dir := t.TempDir()
-	ports, err := freePorts(3 * count)
+	ports, err := bench.FreePorts(3 * count)
 	if err != nil {
 		t.Fatal(err)
 	}
