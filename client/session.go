@@ -83,7 +83,9 @@ const changesKept = 16
 // Register keeps an instance registered until ctx ends or the client is closed, and
 // then deregisters it, within Config.StopTimeout. It returns at once: the registry
 // need not be there yet. Where i.Incarnation is 0 it is made from the clock (unix
-// milliseconds), so that an older process of the same instance is fenced.
+// milliseconds), so that an older process of the same instance is fenced; one that
+// starts after its clock was set back is taken for an older one and ends fenced, so
+// give it where clocks are not to be trusted.
 //
 // What the registry loses is registered again: after an expiry, a sleep of this
 // machine, a lost cluster. Heartbeats of all sessions of a client travel together,
