@@ -26,7 +26,7 @@ const foreignEvery = 10 * time.Minute
 func (n *Node) hello() peer.Hello {
 	return peer.Hello{
 		Cluster: n.cfg.ClusterName, ClusterID: n.ClusterID(), NodeID: n.id, Boot: n.dir.boot, Nonce: n.nonce,
-		Version: n.cfg.Version, Addr: n.port.Advertised(), Level: n.fsm.KnownLevel(), ClusterLevel: n.fsm.FeatureLevel(),
+		Version: n.cfg.Version, Addr: n.port.Advertised(), Level: n.fsm.KnownLevel(), ClusterLevel: n.level(),
 	}
 }
 
@@ -46,14 +46,14 @@ func (n *Node) admit(remote peer.Hello, _ peer.Kind) error {
 	if n.fsm.MemberRemoved(remote.NodeID) {
 		return refuse(peer.CodeRemoved, "node %s was removed from the cluster", remote.NodeID)
 	}
-	if known := n.fsm.KnownLevel(); remote.ClusterLevel > known {
+	if known := n.fsm.KnownLevel(); remote.ClusterLevel > known && remote.ClusterID != "" {
 		// Whoever is of the cluster that this node is of, or is to be of, says that it is
 		// too old: nobody else may tell it.
 		reason := fmt.Sprintf("the cluster is at feature level %d, and node %s (%s) knows none above %d", remote.ClusterLevel, n.id, n.cfg.Version, known)
 		n.fail(exitErrorf(exitConfig, "upgrade this node: %s", reason))
 		return refuse(peer.CodeTooOld, "%s", reason)
 	}
-	if level := n.fsm.FeatureLevel(); max(remote.Level, 1) < level {
+	if level := n.level(); max(remote.Level, 1) < level {
 		return refuse(peer.CodeTooOld, "the cluster is at feature level %d, and node %s (%s) knows none above %d", level, remote.NodeID, remote.Version, remote.Level)
 	}
 	if remote.NodeID == n.id && remote.Nonce != n.nonce {

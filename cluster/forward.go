@@ -169,6 +169,7 @@ func (n *Node) callPropose(ctx context.Context, to route, parts []part) []outcom
 // handlePropose serves the operations that another node passes on. They go no
 // further: a node that does not lead says so.
 func (n *Node) handlePropose(ctx context.Context, _ peer.Hello, body []byte) ([]byte, error) {
+	now := time.Now() // the callers' deadlines count from here, the wait for a session included
 	if n.awaitSession(ctx) == nil {
 		return n.sayNotLeader(), nil
 	}
@@ -176,7 +177,6 @@ func (n *Node) handlePropose(ctx context.Context, _ peer.Hello, body []byte) ([]
 	if err != nil {
 		return nil, muster.Errorf(muster.CodeInternal, "reading a propose call: %v", err)
 	}
-	now := time.Now()
 	calls := make([]*call, len(segments))
 	for i, s := range segments {
 		calls[i] = &call{ops: s.ops, here: true, vital: s.vital, deadline: now.Add(s.remaining)}
@@ -193,12 +193,19 @@ func (n *Node) handlePropose(ctx context.Context, _ peer.Hello, body []byte) ([]
 // answer, and would only ask again.
 func (n *Node) awaitSession(ctx context.Context) *session {
 	s := n.session.Load()
-	for end := time.Now().Add(n.timing.heartbeat); s == nil && time.Now().Before(end) && n.raft.Load().State() == raft.Leader && !n.holding.Load(); s = n.session.Load() {
+	for end := time.Now().Add(n.timing.heartbeat); s == nil && time.Now().Before(end) && n.opening(); s = n.session.Load() {
 		if !sleep(ctx, sessionPoll) {
 			return nil
 		}
 	}
 	return s
+}
+
+// opening reports whether this node leads, so that its session is to open. A node
+// that still starts is asked before it has a raft.
+func (n *Node) opening() bool {
+	r := n.raft.Load()
+	return r != nil && r.State() == raft.Leader && !n.holding.Load()
 }
 
 // addAll queues the calls before waiting for any of them.
@@ -226,20 +233,23 @@ func (n *Node) addAll(calls []*call) []*call {
 func (n *Node) await(ctx context.Context, c *call) []outcome {
 	timer := time.NewTimer(time.Until(c.deadline))
 	defer timer.Stop()
+	var outs []outcome
 	select {
 	case <-c.done:
-		outs := c.out
-		for i, o := range outs {
-			if o.fate == fateRefused { // the session closed: the node that asked may try another leader
-				outs[i].fate = fateNotApplied
-			}
-		}
-		return outs
+		outs = c.out
 	case <-ctx.Done():
+		outs = n.queue.leave(c)
 	case <-timer.C:
+		outs = n.queue.leave(c)
 	case <-n.ended:
+		outs = n.queue.leave(c)
 	}
-	return n.queue.leave(c)
+	for i, o := range outs {
+		if o.fate == fateRefused { // the session closed: the node that asked may try another leader
+			outs[i].fate = fateNotApplied
+		}
+	}
+	return outs
 }
 
 // sayNotLeader is the answer of a node that was asked as the leader and is not.

@@ -233,7 +233,7 @@ func decodeFresh(b []byte) (*freshAnswer, error) {
 // was acknowledged until then, then the term, which shows whether a newer leader's
 // entries could be in that index.
 func (n *Node) handleFresh(ctx context.Context, _ peer.Hello, body []byte) ([]byte, error) {
-	s := n.session.Load()
+	s := n.awaitSession(ctx)
 	if s == nil {
 		return n.sayNotLeader(), nil
 	}

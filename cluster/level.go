@@ -36,6 +36,10 @@ func (r *reconciler) raiseLevel(ctx context.Context) {
 	n.logger.Info("feature level raised: all nodes know it, none may be of an older version from now on", "feature_level", level, "before", before, "term", r.term)
 }
 
+// level is the cluster's feature level: as applied, or as written down before this
+// start, where the log that says so is not applied yet.
+func (n *Node) level() uint64 { return max(n.fsm.FeatureLevel(), n.dir.identity().Level) }
+
 // keepLevel writes the cluster's feature level down when it has risen, and lets go of
 // nodes that do not know it.
 func (n *Node) keepLevel() {

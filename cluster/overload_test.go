@@ -77,6 +77,38 @@ func TestVitalGoesFirst(t *testing.T) {
 	}
 }
 
+// TestSmallWaitGoesInOrder: where all that waits goes into one entry a deregistration
+// does not overtake the registration before it.
+func TestSmallWaitGoesInOrder(t *testing.T) {
+	q := newOpQueue()
+	calls := []*call{callOf(2, 1), vitalCall(), callOf(1, 1), vitalCall()}
+	for i, c := range calls {
+		q.add(c)
+		c.since = time.UnixMilli(int64(i))
+	}
+	for range 2 {
+		parts := q.take(all)
+		if len(parts) != len(calls) {
+			t.Fatalf("the entry holds %+v", parts)
+		}
+		for i, p := range parts {
+			if p.call != calls[i] {
+				t.Errorf("the place %d of the entry has %+v", i, p)
+			}
+		}
+		q.settle(parts, slices.Repeat([]outcome{{fate: fateNotApplied}}, 5))
+	}
+}
+
+// TestAskedWhileStarting: a node that is taken for the leader while it starts has no
+// raft yet, and leads nothing.
+func TestAskedWhileStarting(t *testing.T) {
+	n := &Node{timing: timing{heartbeat: time.Hour}}
+	if s := n.awaitSession(t.Context()); s != nil {
+		t.Errorf("its session is %+v", s)
+	}
+}
+
 // TestTheLeadersWordGrowsOld: a follower believes a leader for a second.
 func TestTheLeadersWordGrowsOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"encoding"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -211,9 +212,14 @@ func (n *Node) shipLocal(ctx context.Context, parts []part) {
 	for _, p := range parts {
 		ops = append(ops, p.call.ops[p.from:p.to]...)
 	}
+	n.local.Add(1)
+	if n.holding.Load() { // leadership goes since the dispatcher looked, and may not wait for this one
+		n.local.Add(-1)
+		n.queue.settle(parts, slices.Repeat([]outcome{{fate: fateNotApplied}}, len(ops)))
+		return
+	}
 	began := time.Now()
 	future := n.raft.Load().ApplyLog(raft.Log{Data: n.fsm.Pack(ops, n.stamp())}, enqueueTimeout)
-	n.local.Add(1)
 	n.metrics.entryOps.Observe(float64(len(ops)))
 	n.futures.Go(func() {
 		outs := n.entryOutcomes(future, len(ops))

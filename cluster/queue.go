@@ -146,14 +146,30 @@ func (q *opQueue) take(fit func(*call) bool) []part {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := &entry{fit: fit}
-	for i, calls := range q.lists {
-		q.lists[i] = e.fill(calls)
+	if len(q.lists[0]) > 0 && len(q.lists[1]) > 0 && q.ops <= MaxEntryOps && q.bytes <= maxEntryBytes {
+		q.inOrder(e)
+	} else {
+		for i, calls := range q.lists {
+			q.lists[i] = e.fill(calls)
+		}
 	}
 	for _, p := range e.parts {
 		q.ops -= p.to - p.from
 		q.bytes -= sizeOf(p.call.ops[p.from:p.to])
 	}
 	return e.parts
+}
+
+// inOrder takes what waits as it came, where all of it goes into one entry: what is
+// vital has nothing to gain there, and a deregistration must not overtake the
+// registration before it, whose caller may have gone. It is called with mu held.
+func (q *opQueue) inOrder(e *entry) {
+	all := slices.Concat(q.lists[0], q.lists[1])
+	slices.SortStableFunc(all, func(a, b *call) int { return a.since.Compare(b.since) })
+	q.lists = [len(q.lists)][]*call{}
+	for _, c := range e.fill(all) {
+		q.lists[c.list()] = append(q.lists[c.list()], c)
+	}
 }
 
 // entry is what take gathers.

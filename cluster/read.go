@@ -123,7 +123,7 @@ func redirection(answer []byte) (l *notLeader, err error) {
 }
 
 func (n *Node) handleReadIndex(ctx context.Context, _ peer.Hello, _ []byte) ([]byte, error) {
-	s := n.session.Load()
+	s := n.awaitSession(ctx)
 	if s == nil {
 		return n.sayNotLeader(), nil
 	}

@@ -99,15 +99,17 @@ func decodePropose(b []byte) ([]segment, error) {
 			case 1:
 				s.remaining = time.Duration(min(v, uint64(time.Hour/time.Microsecond))) * time.Microsecond
 			case 2:
+				if ops++; ops > MaxEntryOps {
+					return fmt.Errorf("more than %d operations", MaxEntryOps)
+				}
 				s.ops = append(s.ops, b)
-				ops++
 			case 3:
 				s.vital = v != 0
 			}
 			return nil
 		})
-		if err == nil && ops > MaxEntryOps {
-			err = fmt.Errorf("more than %d operations", MaxEntryOps)
+		if err == nil && len(s.ops) == 0 {
+			err = errIncomplete
 		}
 		out = append(out, s)
 		return err

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +82,24 @@ func TestCallsReadBack(t *testing.T) {
 	s := nodeStatus{id: "i", clusterID: "c", gossip: "g:1", leader: *l, boot: 2, term: 3, applied: 4, expect: 5, lag: -1, hasState: true, low: true}
 	if got, err := decodeStatus(s.encode()); err != nil || got != s {
 		t.Errorf("status reads back %+v, %v", got, err)
+	}
+}
+
+// TestProposeIsBounded: a call of many operations, or of many callers, is refused when
+// the first is read that is too much.
+func TestProposeIsBounded(t *testing.T) {
+	one := [][]byte{[]byte("a")}
+	for name, segments := range map[string][]segment{
+		"an operation too many": {{ops: slices.Repeat(one, MaxEntryOps+1)}},
+		"a caller too many":     slices.Repeat([]segment{{ops: one}}, MaxEntryOps+1),
+		"a caller of nothing":   {{ops: one}, {}},
+	} {
+		if got, err := decodePropose(encodePropose(segments)); err == nil || len(got) > MaxEntryOps+1 {
+			t.Errorf("%s: read %d callers, %v", name, len(got), err)
+		}
+	}
+	if got, err := decodePropose(encodePropose(slices.Repeat([]segment{{ops: one}}, MaxEntryOps))); err != nil || len(got) != MaxEntryOps {
+		t.Errorf("an entry's worth of callers: read %d, %v", len(got), err)
 	}
 }
 

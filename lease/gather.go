@@ -84,10 +84,20 @@ func (s *session) collect(ctx context.Context, parts int, longest time.Duration)
 			s.wg.Go(func() { s.askShadow(ctx, v, parts, got) })
 		}
 	}
+	// Who is silent while a majority has answered is not waited for as long as ten
+	// parts may take.
+	var enough <-chan time.Time
 	for ; open > 0 && !covers(all, len(voters), longest, s.k.now()); open-- {
+		if enough == nil && 2*len(all) > len(voters) {
+			t := time.NewTimer(s.k.cfg.GatherTimeout)
+			defer t.Stop()
+			enough = t.C
+		}
 		select {
 		case a := <-got:
 			all = append(all, a)
+		case <-enough:
+			return all, asOf
 		case <-ctx.Done():
 			return all, asOf
 		}

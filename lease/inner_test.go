@@ -2,6 +2,7 @@ package lease
 
 import (
 	"bytes"
+	"context"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -376,4 +377,39 @@ func TestGatheringOfManyLeases(t *testing.T) {
 			t.Errorf("the %d parts of %d leases hold %d", parts, leases, all)
 		}
 	}
+}
+
+// halfDeaf are three voters of which b answers at once, with a young table, and c never.
+type halfDeaf struct {
+	Raft
+	Peers
+}
+
+func (halfDeaf) ID() string       { return "a" }
+func (halfDeaf) Voters() []string { return []string{"a", "b", "c"} }
+func (halfDeaf) Call(ctx context.Context, to, _ string, _ []byte) ([]byte, error) {
+	if to == "c" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return (&gatherAck{ok: true, shadow: Shadow{Age: time.Second}}).append(nil), nil
+}
+
+// TestGatheringWaitsNoLongerThanItMust: a TTL that no table is old enough for does not
+// make a new leader wait for a silent voter as long as all parts may take, once a
+// majority has given all of theirs.
+func TestGatheringWaitsNoLongerThanItMust(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const parts = 10
+		k := &Keeper{cfg: Config{}.withDefaults(), table: NewTable(0), raft: halfDeaf{}, peers: halfDeaf{}, clock: time.Now, origin: time.Now()}
+		s := &session{k: k, term: 3}
+		ctx, cancel := context.WithTimeout(t.Context(), parts*k.cfg.GatherTimeout)
+		defer s.wg.Wait()
+		defer cancel()
+		began := time.Now()
+		all, _ := s.collect(ctx, parts, time.Hour)
+		if took := time.Since(began); len(all) != 2 || took != k.cfg.GatherTimeout {
+			t.Errorf("%d shadows in %v, want 2 in %v", len(all), took, k.cfg.GatherTimeout)
+		}
+	})
 }
