@@ -33,7 +33,9 @@ type Config struct {
 	Command func(args ...string) *exec.Cmd
 	// TLS is for nodes that speak it; nil is Go's own.
 	TLS *tls.Config
-	// Only are the scenarios to run, by name; nil is all that suit the cluster.
+	// Only are the scenarios to run, by name; nil is all that suit the cluster. What a
+	// running one may suffer from is done to it only where a scenario's whole name is
+	// one of the alternatives ("expiry|read").
 	Only *regexp.Regexp
 	// Duration is how long each scenario is measured, 50ms to 10m; 0 is
 	// DefaultDuration. Scenarios that count events instead do not go by it.
@@ -45,8 +47,8 @@ type Config struct {
 	Quick bool
 	// Version is that of this build, for the report.
 	Version string
-	// Progress is told of each scenario when it begins and when it has ended, by one
-	// goroutine; nil for none.
+	// Progress is told of each scenario when it begins and when it has ended, and of the
+	// clean-up of a running cluster when that begins, by one goroutine; nil for none.
 	Progress func(Progress)
 }
 
@@ -206,8 +208,8 @@ func (w *world) unfit(s *scenario) string {
 	switch {
 	case s.kills && len(w.cfg.Addrs) > 0:
 		return "it kills processes, and does that only to a cluster it has started"
-	case s.heavy && len(w.cfg.Addrs) > 0 && w.cfg.Only == nil:
-		return "it fills the cluster: name it with --run to have that done to one in use"
+	case s.ask != "" && len(w.cfg.Addrs) > 0 && !w.cfg.names(s.name):
+		return fmt.Sprintf("%s: name it with --run %s to have that done to a cluster in use", s.ask, s.name)
 	case s.files > 0:
 		if have := openFiles(); have < s.files {
 			return fmt.Sprintf("it opens %d files, and this process may open %d (ulimit -n)", s.files, have)
@@ -254,9 +256,10 @@ func (w *world) stopCluster() error {
 func (w *world) close(ctx context.Context) error {
 	var err error
 	if w.cluster != nil && !w.cluster.owned {
-		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupFor)
-		err = w.cleanUp(cleanup)
-		cancel()
+		if n := len(chosen(w.cfg)); len(w.keys) > 0 {
+			w.cfg.Progress(Progress{N: n, Of: n, Scenario: "clean-up", Expected: time.Duration(len(w.keys)) * time.Millisecond})
+		}
+		err = w.cleanUp(ctx)
 	}
 	err = errors.Join(err, w.stopCluster())
 	if w.floor != nil {

@@ -5,16 +5,12 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-registry/muster"
 )
-
-// cleanupFor bounds taking out of a running cluster what was put into it.
-const cleanupFor = time.Minute
 
 // body is an instance as the loads register it: of middling size.
 func body(n int, ttl string) string {
@@ -36,8 +32,9 @@ func (w *world) path(service, id string, more string) string {
 	return p + more + "?namespace=" + w.namespace
 }
 
-// long is a ttl that outlives a run, so that what is not beaten stays.
-const long = "1h"
+// long is a ttl that outlives the longest run, so that what is not beaten stays: ending
+// in a running cluster, so many leases would look like a mass loss.
+const long = "8h"
 
 // service fills a service with size instances of that ttl, once, and returns its
 // name. Instances are called i-0, i-1, ….
@@ -63,8 +60,13 @@ func (w *world) service(ctx context.Context, kind string, size int, ttl string) 
 }
 
 // leased fills services of 100 instances each with long leases, once, and returns
-// all of them.
-func (w *world) leased(ctx context.Context, count int) ([]muster.InstanceKey, error) {
+// all of them: 10,000, and a tenth of that in a running cluster, whose journal they go
+// through.
+func (w *world) leased(ctx context.Context) ([]muster.InstanceKey, error) {
+	count := w.size(10_000, 500)
+	if !w.cluster.owned {
+		count = min(count, muster.MaxHeartbeatItems)
+	}
 	keys := keysOf(w.namespace, "leased", count)
 	if w.fixtures["leased"] {
 		return keys, nil
@@ -125,46 +127,4 @@ func (w *world) registerBatch(ctx context.Context, url, body string) error {
 			return err
 		}
 	}
-}
-
-// remember notes what has to be taken out of a running cluster.
-func (w *world) remember(keys []muster.InstanceKey) {
-	if w.cluster.owned {
-		return
-	}
-	for _, k := range keys {
-		w.keys = append(w.keys, w.path(k.Service, k.ID, ""))
-	}
-}
-
-// cleanUp takes out of a running cluster what the run has put into it.
-func (w *world) cleanUp(ctx context.Context) error {
-	next := make(chan string)
-	group, ctx := errgroup.WithContext(ctx)
-	for c := range 32 {
-		group.Go(func() error {
-			for path := range next {
-				url := w.cluster.Nodes[c%len(w.cluster.Nodes)].URL + path
-				// 404: it was never registered, as the load ended before.
-				if _, err := send(ctx, w.client, "DELETE", url, "", 204, 404); err != nil {
-					return fmt.Errorf("taking the benchmark's instances out of namespace %s: %w", w.namespace, err)
-				}
-			}
-			return nil
-		})
-	}
-	var feed sync.WaitGroup
-	feed.Go(func() {
-		defer close(next)
-		for _, path := range w.keys {
-			select {
-			case next <- path:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
-	err := group.Wait()
-	feed.Wait()
-	return err
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,15 +13,22 @@ import (
 
 // runFootprint looks at an empty cluster, fills it, and keeps all of it alive at the
 // pace of the default ttl, a beat every third of it, by batches.
-func runFootprint(ctx context.Context, w *world) ([]Result, error) {
+func runFootprint(ctx context.Context, w *world) (results []Result, err error) {
 	empty, err := w.idle(ctx)
 	if err != nil {
 		return nil, err
 	}
-	beating, stop := context.WithCancel(ctx)
+	beating, stop := context.WithCancel(context.WithoutCancel(ctx))
 	b := &beater{w: w, every: w.span(muster.DefaultTTL/3, 50*time.Millisecond)}
 	defer b.wg.Wait()
 	defer stop()
+	defer func() {
+		if !w.cluster.owned {
+			// They are kept alive until they are out: running out, all of them would be a
+			// mass loss that holds the leases of others too.
+			err = errors.Join(err, w.cleanUp(ctx))
+		}
+	}()
 
 	var filled Sample
 	var mu sync.Mutex

@@ -12,7 +12,7 @@ import (
 
 // runHeartbeat renews single leases.
 func runHeartbeat(ctx context.Context, w *world) ([]Result, error) {
-	keys, err := w.leased(ctx, w.size(10_000, 500))
+	keys, err := w.leased(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func runHeartbeat(ctx context.Context, w *world) ([]Result, error) {
 
 // runHeartbeats renews leases by batches, as a client with many instances does.
 func runHeartbeats(ctx context.Context, w *world) ([]Result, error) {
-	keys, err := w.leased(ctx, w.size(10_000, 500))
+	keys, err := w.leased(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -57,19 +58,23 @@ type Load struct {
 	// Do is one call of a client, from 0, by its number, from 0; it returns how many
 	// operations that was. It is called by all clients at once.
 	Do func(ctx context.Context, client, call int) (ops int, err error)
+	// Most is how many calls one measurement makes at most, all clients together; it
+	// ends early when they are made. 0: any number.
+	Most int
 }
 
 // Measure runs the load for d. It returns early when ctx ends.
 func (l Load) Measure(ctx context.Context, d time.Duration) Sample {
 	parts := make([]Sample, l.Clients)
 	var wg sync.WaitGroup
+	var calls atomic.Int64
 	start := time.Now()
 	for c := range l.Clients {
 		wg.Go(func() {
 			p := &parts[c]
 			for call := 0; ctx.Err() == nil; call++ {
 				began := time.Now()
-				if began.Sub(start) >= d {
+				if began.Sub(start) >= d || l.Most > 0 && calls.Add(1) > int64(l.Most) {
 					return
 				}
 				ops, err := l.Do(ctx, c, call)
@@ -114,9 +119,20 @@ func send(ctx context.Context, client *http.Client, method, url, body string, wa
 		return "", fmt.Errorf("reading the answer: %w", err)
 	}
 	if !slices.Contains(want, resp.StatusCode) {
-		return "", fmt.Errorf("%s %s answered %d: %.300s", method, url, resp.StatusCode, text)
+		return "", &refusal{method, url, resp.StatusCode, string(text)}
 	}
 	return string(text), nil
+}
+
+// refusal is an answer of another status than was wanted.
+type refusal struct {
+	method, url string
+	status      int
+	text        string
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("%s %s answered %d: %.300s", r.method, r.url, r.status, r.text)
 }
 
 // priced measures a load on nodes, and what it costs them.

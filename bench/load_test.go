@@ -8,6 +8,19 @@ import (
 	"time"
 )
 
+// TestMeasureMost: a bounded load ends when its calls are made, and not when time is up.
+func TestMeasureMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := Load{Clients: 4, Most: 10, Do: func(context.Context, int, int) (int, error) {
+			time.Sleep(10 * time.Millisecond)
+			return 1, nil
+		}}.Measure(t.Context(), time.Hour)
+		if s.Ops != 10 || len(s.Took) != 10 || s.Elapsed != 30*time.Millisecond {
+			t.Errorf("%d operations in %s", s.Ops, s.Elapsed)
+		}
+	})
+}
+
 // TestMeasure: what is counted is what succeeded, and each client waits for its own
 // answers.
 func TestMeasure(t *testing.T) {

@@ -18,6 +18,10 @@ func TestRunGoesOn(t *testing.T) {
 			w.Write([]byte(`{"leader":"a","members":[{"id":"a","alive":true,"api_addr":"` + host + `"}]}`))
 			return
 		}
+		if r.Method == "DELETE" { // the clean-up is not what is tried
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
 		http.Error(w, "broken", http.StatusInternalServerError)
 	}))
 	defer srv.Close()

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -13,7 +14,7 @@ type scenario struct {
 	unit  string // what is counted as an operation
 	fresh bool   // wants a cluster nothing was done to
 	kills bool   // kills processes
-	heavy bool   // puts more into a cluster than its owner may like
+	ask   string // what it does that a running cluster's owner has to ask for by its name; "": nothing
 	files int    // how many files this process has to open; 0: few
 	// takes is about how long it takes beside the measured durations of the Config.
 	takes time.Duration
@@ -47,6 +48,20 @@ func chosen(cfg Config) []*scenario {
 		}
 	}
 	return list
+}
+
+// names reports whether a scenario was asked for by its very name, and not merely by an
+// expression that also fits it.
+func (c Config) names(scenario string) bool {
+	if c.Only == nil {
+		return false
+	}
+	for part := range strings.SplitSeq(c.Only.String(), "|") {
+		if strings.Trim(part, "^$()") == scenario {
+			return true
+		}
+	}
+	return false
 }
 
 // scenarios is the table.
@@ -94,8 +109,8 @@ func scenarios() []*scenario {
 		})
 	}
 	return append(list,
-		&scenario{name: "expiry", unit: "expiries", what: "leases of 1 s that fall silent; latency: how late a stream tells it, after ttl since the last beat was sent", takes: 3 * time.Second, run: runExpiry},
+		&scenario{name: "expiry", unit: "expiries", ask: "it lets leases run out, which count with those of others", what: "leases of 1 s that fall silent; latency: how late a stream tells it, after ttl since the last beat was sent", takes: 3 * time.Second, run: runExpiry},
 		&scenario{name: "failover", unit: "kills", what: "kill -9 of the leader's process; latency: until a write sent after it is acknowledged by a survivor", fresh: true, kills: true, takes: 15 * time.Second, run: runFailover},
-		&scenario{name: "footprint", unit: "instances", what: "100,000 instances of the default ttl: memory, and processor time with their beats", fresh: true, heavy: true, takes: 20 * time.Second, run: runFootprint},
+		&scenario{name: "footprint", unit: "instances", what: "100,000 instances of the default ttl: memory, and processor time with their beats", fresh: true, ask: "it fills the cluster with 100,000 instances", takes: 20 * time.Second, run: runFootprint},
 	)
 }

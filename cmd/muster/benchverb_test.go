@@ -2,8 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -111,9 +111,59 @@ func TestBenchRunning(t *testing.T) {
 	if last := report.Results[4]; last.Scenario != "failover" || !strings.Contains(last.Skipped, "kills") {
 		t.Errorf("the failover of a cluster in use: %+v", last)
 	}
-	_, text, err := request(t.Context(), http.DefaultClient, "GET", nodes[0].url+"/metrics", "")
-	if err != nil || !regexp.MustCompile(`(?m)^muster_fsm_services 0$`).MatchString(text) {
-		t.Errorf("services are left behind: %v", regexp.MustCompile(`(?m)^muster_fsm_services .*$`).FindString(text))
+	if !strings.Contains(errs.String(), "measuring the running cluster at "+nodes[0].url+"\n") {
+		t.Errorf("the progress does not say what is measured: %s", errs.String())
+	}
+	if expired := report.Results[3].Ops; expired != 5 {
+		t.Errorf("%d leases ran out in a cluster in use, want 5", expired)
+	}
+	if got := metric(t, nodes[0], "muster_fsm_services"); got != 0 {
+		t.Errorf("%v services are left behind", got)
+	}
+	testBenchStopped(t, nodes[0])
+}
+
+// testBenchStopped: nor does a run leave anything behind that is told to stop while it
+// registers.
+func testBenchStopped(t *testing.T, node *process) {
+	p := &process{t: t, args: []string{"bench", "--addr", node.url, "--run", "^register$", "--duration", "1m"}}
+	p.start()
+	waitFor(t, "instances of the benchmark", func() bool { return metric(t, node, "muster_fsm_services") > 0 })
+	p.signal(os.Interrupt)
+	if code := p.wait(); code != 1 || strings.Contains(p.log.String(), "may be left") {
+		t.Errorf("ended with %d: %s", code, p.log.String())
+	}
+	if got := metric(t, node, "muster_fsm_services"); got != 0 {
+		t.Errorf("%v services are left behind", got)
+	}
+}
+
+// TestBenchTarget: an address of the environment or the configuration file is not one
+// to load.
+func TestBenchTarget(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "muster.yaml")
+	if err := os.WriteFile(file, []byte("addr: http://127.0.0.1:1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		env  string
+		args []string
+		want string
+	}{
+		{"", nil, "a cluster that is started for it"},
+		{"http://127.0.0.1:1", nil, "a cluster that is started for it (an address"},
+		{"", []string{"--config", file}, "a cluster that is started for it (an address"},
+		{"http://127.0.0.1:1", []string{"--addr", "http://127.0.0.1:2"}, "the running cluster at http://127.0.0.1:2"},
+	} {
+		t.Setenv("MUSTER_ADDR", c.env)
+		ctx, stop := context.WithCancel(t.Context())
+		stop() // what it would measure is said all the same
+		var out, errs bytes.Buffer
+		code := run(ctx, append([]string{"bench", "--quick", "--run", "^pick/10$"}, c.args...), &out, &errs)
+		if first, _, _ := strings.Cut(errs.String(), "\n"); code != 1 || !strings.HasPrefix(first, "measuring "+c.want) ||
+			strings.Contains(c.want, "(") != strings.Contains(first, "(") {
+			t.Errorf("%q %v: ended with %d: %s", c.env, c.args, code, errs.String())
+		}
 	}
 }
 

@@ -13,6 +13,9 @@ type global struct {
 	output string
 	config string
 	caFile string
+	// addrGiven: --addr is on the command line, and not merely in the environment or the
+	// configuration file.
+	addrGiven bool
 }
 
 func newRoot() *cobra.Command {
@@ -55,6 +58,7 @@ pick --exec" end with the code of the command they run, 126 where it cannot be r
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			g.addrGiven = cmd.Flags().Changed("addr")
 			if err := applySources(cmd, g.config); err != nil {
 				return err
 			}
