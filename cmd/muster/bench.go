@@ -34,8 +34,8 @@ A running cluster is measured only where --addr is on the command line: MUSTER_A
 the configuration's addr do not count. What is put into it lies in a namespace of its
 own, bench-…, and is deregistered at the end, also when the run is interrupted. There it
 kills nothing, makes some 2,600 instances, and runs footprint (100,000 instances) and
-expiry only where --run names them in full; expiry then lets at most 5, or 5 % of the
-other leases, run out, less than makes the governor hold those of others.
+expiry only where --run names them in full; expiry then lets 5 leases run out, or 5 % of
+all others where that is more: less than makes the governor hold those of others.
 
 Each change is in the journal all the same, which keeps 10,000 transitions: a run with
 the defaults adds some 6,000, and 330 for each further second of --duration, and that

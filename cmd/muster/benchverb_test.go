@@ -121,6 +121,22 @@ func TestBenchRunning(t *testing.T) {
 		t.Errorf("%v services are left behind", got)
 	}
 	testBenchStopped(t, nodes[0])
+	testBenchFootprint(t, nodes[0])
+}
+
+// testBenchFootprint: what fills a cluster in use is taken out before it runs out.
+func testBenchFootprint(t *testing.T, node *process) {
+	expired := metric(t, node, "muster_lease_expirations_total")
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"bench", "--quick", "--addr", node.url, "--run", "^footprint$"}, &out, &errs); code != 0 {
+		t.Fatalf("ended with %d: %s", code, errs.String())
+	}
+	if got := metric(t, node, "muster_fsm_services"); got != 0 || !strings.Contains(out.String(), "footprint/beats") {
+		t.Errorf("%v services are left behind: %s", got, out.String())
+	}
+	if got := metric(t, node, "muster_lease_expirations_total"); got != expired {
+		t.Errorf("%v leases ran out", got-expired)
+	}
 }
 
 // testBenchStopped: nor does a run leave anything behind that is told to stop while it
