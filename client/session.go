@@ -47,6 +47,7 @@ type Session struct {
 	changes chan Change
 	over    chan struct{} // closed when the session ended by itself
 	done    chan struct{} // closed when all is over
+	end     context.CancelFunc
 
 	// All that follows is guarded by keeper.mu.
 
@@ -119,7 +120,9 @@ func (c *Client) Register(ctx context.Context, i muster.Instance, opts ...Sessio
 		return nil, err
 	}
 	s.set(StateRegistering, nil) // nobody else knows it yet
+	ctx, s.end = context.WithCancel(ctx)
 	if err := c.keeper.add(ctx, s); err != nil {
+		s.end()
 		return nil, err
 	}
 	return s, nil
@@ -145,6 +148,10 @@ func (s *Session) State() (State, error) {
 // Changes tells every change of state, in order, and is closed at the end. A reader
 // that is slow misses the oldest ones; State tells what is true now.
 func (s *Session) Changes() <-chan Change { return s.changes }
+
+// End begins the end of the session, as the end of its context does: Done tells when
+// it is over. It may be called more than once.
+func (s *Session) End() { s.end() }
 
 // Done is closed when the session is over: deregistered, fenced or refused.
 func (s *Session) Done() <-chan struct{} { return s.done }
@@ -290,6 +297,7 @@ func (s *Session) finish(state State, err error) {
 func (s *Session) run(ctx context.Context) {
 	defer close(s.done)
 	defer s.keeper.remove(s)
+	defer s.end()
 	select {
 	case <-s.over:
 		return

@@ -285,6 +285,33 @@ func TestSessionDrain(t *testing.T) {
 	})
 }
 
+// TestSessionEnd: End is the end of a session whose context goes on, drain and all.
+func TestSessionEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, r := newWorld(), newRegistry()
+		c := newClient(t, w, w.nodes(r, 1))
+		s := mustRegister(t, c, t.Context(), web("a", time.Second), client.Drain(20*time.Second))
+		if err := s.Await(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		s.End()
+		s.End()
+		time.Sleep(10 * time.Second)
+		if i := r.find("web", "a"); i == nil || i.Weight != 0 {
+			t.Errorf("while it drains: %+v", i)
+		}
+		<-s.Done()
+		if took := time.Since(began); took < 20*time.Second || took > 22*time.Second || r.find("web", "a") != nil {
+			t.Errorf("it ended %s later, registered: %v", took, r.find("web", "a"))
+		}
+		if st, err := s.State(); st != client.StateEnded || err != nil {
+			t.Errorf("ended as %s %v", st, err)
+		}
+		s.End() // too late, and no harm
+	})
+}
+
 // TestSessionStopIsBounded: with no node to deregister at, the end comes in time and
 // says so.
 func TestSessionStopIsBounded(t *testing.T) {

@@ -23,9 +23,18 @@ type Access struct {
 	Slow time.Duration
 }
 
-// samples decides on one request.
+// samples decides on one request, by chance: once for each.
 func (a Access) samples() bool {
 	return a.On && (a.Sample >= 1 || a.Sample > 0 && rand.Float64() < a.Sample)
+}
+
+// inSample says whether the sample has the request. A stream asks before its answer
+// has ended, and must be told the same.
+func (c *call) inSample() bool {
+	if !c.decided {
+		c.decided, c.sampled = true, c.s.cfg.Access.samples()
+	}
+	return c.sampled
 }
 
 // access writes the line of a request that has been answered. It names the route and
@@ -33,7 +42,7 @@ func (a Access) samples() bool {
 func (s *Server) access(c *call, took time.Duration) {
 	a := &s.cfg.Access
 	level := slog.LevelDebug
-	if a.On && (c.logged || c.status >= http.StatusInternalServerError || a.Slow > 0 && took >= a.Slow && !c.waited || a.samples()) {
+	if a.On && (c.status >= http.StatusInternalServerError || a.Slow > 0 && took >= a.Slow && !c.waited || c.inSample()) {
 		level = slog.LevelInfo
 	}
 	if !s.log.Enabled(c.r.Context(), level) {
@@ -49,14 +58,14 @@ func (s *Server) access(c *call, took time.Duration) {
 }
 
 // accessRefused writes the line of a request that no handler sees: net/http could
-// not read it.
+// not read it, or its connection is one too many.
 func (s *Server) accessRefused(id string, p *problem.Problem, from net.Addr) {
 	actor := "ip:unknown"
 	if at := addressOf(from.String()); at.IsValid() {
 		actor = "ip:" + at.String()
 	}
 	args := []any{"request_id", id, "route", unmatched, "status", p.Status, "code", string(p.Code), "actor", actor}
-	if s.cfg.Access.samples() {
+	if a := &s.cfg.Access; a.On && (p.Status >= http.StatusInternalServerError || a.samples()) {
 		s.log.Info("request refused", args...)
 		return
 	}

@@ -1,10 +1,13 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -153,6 +156,63 @@ func TestAccessLogOff(t *testing.T) {
 		}
 		if want == 1 && len(lines) == 1 && lines[0]["level"] != "DEBUG" {
 			t.Errorf("got %v, want it at debug", lines[0])
+		}
+	}
+}
+
+// TestAccessLogStreams: the sample takes a stream once, and with its first line has its
+// last one.
+func TestAccessLogStreams(t *testing.T) {
+	f, book := withAccess(t, slog.LevelInfo, httpapi.Access{On: true, Sample: .5})
+	f.run(t)
+	for range 64 {
+		resp := openWatch(t, f.addr, "/v1/watch")
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.await(t, "muster_httpapi_in_flight_requests", func(n float64) bool { return n == 0 })
+	begun, ended := map[any]bool{}, map[any]bool{}
+	for _, line := range book.lines(t, "request") {
+		begun[line["request_id"]] = true
+	}
+	for _, line := range book.lines(t, "stream ended") {
+		ended[line["request_id"]] = true
+	}
+	if !maps.Equal(begun, ended) || len(begun) == 0 || len(begun) == 64 {
+		t.Errorf("of 64 streams %d have a beginning in the log, %d an end", len(begun), len(ended))
+	}
+}
+
+// TestAccessLogRefused: who is turned away for want of room is in the log whatever the
+// sample is, as every answer of 500 and above; who sent nonsense is not.
+func TestAccessLogRefused(t *testing.T) {
+	for on, want := range map[bool]int{true: 1, false: 0} {
+		book := &logBook{}
+		f := newFixture(t, func(cfg *httpapi.Config, deps *httpapi.Deps) {
+			cfg.Access, cfg.Connections = httpapi.Access{On: on}, 1
+			deps.Logger = slog.New(slog.NewJSONHandler(book, nil))
+		})
+		f.run(t)
+		one := dial(t, f)
+		fmt.Fprint(one, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if _, err := one.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(dial(t, f)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 503 {
+			t.Fatalf("got %d, want 503", resp.StatusCode)
+		}
+		fmt.Fprint(one, "nonsense\r\n\r\n")
+		if _, err := io.Copy(io.Discard, one); err != nil {
+			t.Fatal(err)
+		}
+		if lines := book.lines(t, "request refused"); len(lines) != want || want == 1 && (lines[0]["status"] != 503.0 || lines[0]["level"] != "INFO") {
+			t.Errorf("with the log on %t: got %v, want %d line of the 503", on, lines, want)
 		}
 	}
 }

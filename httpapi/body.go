@@ -72,6 +72,15 @@ func (c *call) boundBody() {
 	_ = http.NewResponseController(c.w).SetReadDeadline(until)
 }
 
+// endBody is boundBody for an answer whose place is held while it is written: the
+// connection ends with it, so that nothing is read of the body before it.
+func (c *call) endBody() {
+	if c.r.ContentLength != 0 && !c.bodyRead {
+		c.w.Header().Set("Connection", "close")
+	}
+	c.boundBody()
+}
+
 func malformedBody(err error) error {
 	return muster.Errorf(muster.CodeMalformedRequest, "the body could not be read: it ends early, comes too slowly, or is not framed well").WithCause(err)
 }

@@ -65,8 +65,9 @@ type call struct {
 	status int
 	// sent is how many bytes of the answer's body were written.
 	sent int64
-	// logged says that the access log has been decided to have it.
-	logged bool
+	// decided says that the sample of the access log has been taken, sampled that it
+	// has the request.
+	decided, sampled bool
 	// reads says that the request changes nothing of what is registered, whatever
 	// its method.
 	reads bool

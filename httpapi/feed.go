@@ -77,8 +77,7 @@ func (s *Server) startFeed(c *call, stream Stream, done func()) {
 		done()
 		return
 	}
-	c.logged = s.cfg.Access.samples()
-	f.logged = c.logged
+	f.logged = c.inSample()
 	s.arrive()
 	go f.run(base, done)
 }

@@ -92,6 +92,7 @@ func (w statusWriter) Write(b []byte) (int, error) {
 // getMetrics answers GET /metrics in Prometheus' text format.
 func (s *Server) getMetrics(c *call) error {
 	c.status = http.StatusOK
+	c.endBody()
 	s.metricsPage.ServeHTTP(statusWriter{c.w, c}, c.r)
 	return nil
 }

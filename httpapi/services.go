@@ -79,6 +79,7 @@ func (c *call) view(v *muster.View, info muster.ReadInfo, q *muster.Query) error
 	h[headerType] = typeJSON
 	h[headerLength] = length
 	c.status = http.StatusOK
+	c.boundBody()
 	c.deliver(body)
 	return nil
 }

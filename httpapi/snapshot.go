@@ -48,6 +48,7 @@ func (s *Server) getSnapshot(c *call) error {
 	}
 	h.Set("Trailer", headerSum)
 	c.status, c.waited = http.StatusOK, true
+	c.endBody()
 	c.w.WriteHeader(http.StatusOK)
 	sum := sha256.New()
 	if c.sent, err = backup.WriteTo(io.MultiWriter(c.w, sum)); err != nil {

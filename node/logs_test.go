@@ -141,5 +141,19 @@ func TestTransitionLines(t *testing.T) {
 		if n := strings.Count(flood, "msg=transition "); n < 1 || n > 100 || !strings.Contains(flood, "suppressed=999") {
 			t.Errorf("a mass loss of %d wrote %d lines:\n%.300s", len(many), n, flood[max(0, len(flood)-300):])
 		}
+
+		// What the level keeps out is not left out: nobody is told of it.
+		before = len(out.String())
+		level.SetLogLevel("warn", 0)
+		lines.Tell(many...)
+		level.SetLogLevel("", 0)
+		late := node.NewTransitions(slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})), level, func() bool { return true })
+		late.Tell(many[:500]...)
+		level.SetLogLevel("warn", 0) // which is not to be known when they were told
+		wg.Go(func() { late.Run(ctx) })
+		time.Sleep(2 * time.Second)
+		if quiet := out.String()[before:]; quiet != "" {
+			t.Errorf("at level warn a mass loss wrote %q", quiet)
+		}
 	})
 }

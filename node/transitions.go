@@ -50,10 +50,13 @@ func (t *transitions) Applied(c fsm.Changes) {
 	if len(c.Entries) == 0 || !t.leads() {
 		return
 	}
-	debug := t.level.Level() <= slog.LevelDebug
+	least := t.level.Level()
+	if least > slog.LevelInfo {
+		return // none would be written: none is left out either
+	}
 	for _, e := range c.Entries {
 		for _, ev := range e.Events {
-			if !debug && transitionLevel(ev.Cause) == slog.LevelDebug {
+			if transitionLevel(ev.Cause) < least {
 				continue
 			}
 			select {
@@ -75,7 +78,10 @@ func (t *transitions) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case ev := <-t.events:
-			if transitionLevel(ev.Cause) == slog.LevelInfo {
+			switch at := transitionLevel(ev.Cause); {
+			case at < t.level.Level():
+				continue // which was lower when it was queued
+			case at == slog.LevelInfo:
 				if written++; written > transitionRate {
 					left++
 					continue

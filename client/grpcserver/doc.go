@@ -30,7 +30,8 @@
 //
 // When the session's context ends: NOT_SERVING, the drain of the session (weight 0,
 // client.Drain), its deregistration, then GracefulStop, which waits for the calls that
-// are under way, at most Config.StopTimeout.
+// are under way, at most Config.StopTimeout. A program that calls Stop or GracefulStop
+// itself ends the session by that, after the last call instead of before it.
 //
 // # Traces
 //

@@ -66,7 +66,9 @@ func New(server *grpc.Server, cfg Config) (*Server, error) {
 func (s *Server) SetServing(service string, well bool) { s.opinions.set(service, well) }
 
 // Serve serves until the session is over, as the package comment says, and then until
-// the calls under way are answered. nil: the session ended because its context did.
+// the calls under way are answered. Where the program stops the gRPC server itself, the
+// session is ended then and waited for. nil: the session ended because its context did,
+// or for that.
 // An error is that of the listener, while the session may go on, or that of the
 // session: fenced, or what it was refused with. It is called once.
 func (s *Server) Serve(l net.Listener, session *client.Session) error {
@@ -81,13 +83,19 @@ func (s *Server) Serve(l net.Listener, session *client.Session) error {
 	followed := make(chan struct{})
 	go func() { defer close(followed); s.follow(ctx, session) }()
 	defer func() { leave(); <-followed; s.opinions.turn(false) }()
+	var err error
 	select {
-	case err := <-served:
-		return fmt.Errorf("serving gRPC: %w", err)
+	case err = <-served:
+		if !wasStopped(err) {
+			return fmt.Errorf("serving gRPC: %w", err)
+		}
+		session.End()
+		<-session.Done()
 	case <-session.Done():
+		s.stop()
+		err = <-served
 	}
-	s.stop()
-	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+	if !wasStopped(err) {
 		return fmt.Errorf("serving gRPC: %w", err)
 	}
 	if state, err := session.State(); err != nil {
@@ -95,6 +103,10 @@ func (s *Server) Serve(l net.Listener, session *client.Session) error {
 	}
 	return nil
 }
+
+// wasStopped tells whether a server served until Stop or GracefulStop, which others
+// may call as well.
+func wasStopped(err error) bool { return err == nil || errors.Is(err, grpc.ErrServerStopped) }
 
 // follow turns the health as the session goes, until that is over.
 func (s *Server) follow(ctx context.Context, session *client.Session) {

@@ -75,6 +75,7 @@ func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type world struct {
 	t       *testing.T
 	node    *node
+	grpc    *grpc.Server
 	server  *grpcserver.Server
 	session *client.Session
 	end     context.CancelFunc // of the session
@@ -95,6 +96,7 @@ func begin(t *testing.T, cfg grpcserver.Config, opts ...client.SessionOption) *w
 	}
 	t.Cleanup(c.Close)
 	server := grpc.NewServer(grpcserver.Options()...)
+	w.grpc = server
 	server.RegisterService(&grpc.ServiceDesc{ServiceName: "users.UserService", HandlerType: (*any)(nil)}, nil)
 	if w.server, err = grpcserver.New(server, cfg); err != nil {
 		t.Fatal(err)
@@ -230,6 +232,46 @@ func TestRegistryAway(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestStoppedByProgram: a program that stops its gRPC server itself ends the session
+// by that, and Serve waits for its end.
+func TestStoppedByProgram(t *testing.T) {
+	for name, stop := range map[string]func(*grpc.Server){"now": (*grpc.Server).Stop, "gently": (*grpc.Server).GracefulStop} {
+		for _, serving := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, serving %t", name, serving), func(t *testing.T) {
+				w := begin(t, grpcserver.Config{})
+				if err := w.session.Await(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if serving { // else it may not serve yet
+					if _, err := w.health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{}, grpc.WaitForReady(true)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				stop(w.grpc)
+				for step := ""; step != "deregistered"; {
+					select {
+					case step = <-w.node.steps:
+					case err := <-w.served:
+						t.Fatalf("Serve returned %v, and the instance is registered", err)
+					}
+				}
+				select {
+				case err := <-w.served:
+					t.Errorf("Serve returned %v before the session ended", err)
+				default:
+				}
+				close(w.node.gate)
+				if err := w.over(); err != nil {
+					t.Errorf("it ended with %v", err)
+				}
+				if state, err := w.session.State(); state != client.StateEnded || err != nil {
+					t.Errorf("the session is %s %v", state, err)
+				}
+			})
+		}
 	}
 }
 

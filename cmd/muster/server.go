@@ -218,13 +218,13 @@ type logFlags struct{ format, level string }
 
 func (l *logFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&l.format, "log-format", "text", "text or json")
-	cmd.Flags().StringVar(&l.level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVar(&l.level, "log-level", "info", "debug, info, warn or error, in any case")
 }
 
 // logger makes a logger, and what changes its level later.
 func (l *logFlags) logger(w io.Writer) (*slog.Logger, *node.LogLevel, error) {
 	var configured slog.Level
-	if !slices.Contains(muster.LogLevels, l.level) || configured.UnmarshalText([]byte(l.level)) != nil {
+	if !slices.Contains(muster.LogLevels, strings.ToLower(l.level)) || configured.UnmarshalText([]byte(l.level)) != nil {
 		return nil, nil, configError("--log-level %q is none of %s", l.level, strings.Join(muster.LogLevels, ", "))
 	}
 	level := node.NewLogLevel(configured)
