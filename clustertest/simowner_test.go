@@ -14,12 +14,14 @@ import (
 
 // held is a lease as its owner knows it, and what the owner was promised.
 type held struct {
-	id    muster.LeaseID
-	ttl   time.Duration
-	keys  []muster.InstanceKey
-	life  lifestyle
-	tries []time.Time // sendings of heartbeats and registrations
-	acked time.Time   // sending of the last one that was acknowledged
+	id   muster.LeaseID
+	ttl  time.Duration
+	keys []muster.InstanceKey
+	life lifestyle
+	// tries are the sendings of heartbeats, and the answers to registrations: those
+	// go through the log, and are heard of when they are applied.
+	tries []time.Time
+	acked time.Time // sending of the last one that was acknowledged
 	// hazy: a registration is about whose outcome the owner does not know; it may
 	// be applied much later.
 	hazy bool
@@ -295,7 +297,7 @@ func (o *owner) register() bool {
 		}
 	}
 	var keys []muster.InstanceKey
-	var first, sent time.Time
+	var first, last, sent time.Time
 	hazy := false
 	for i := range max(1, o.shared) {
 		inst := o.instance(i, id)
@@ -313,13 +315,14 @@ func (o *owner) register() bool {
 			o.lives++
 			return o.register()
 		}
+		last = time.Now()
 		if i == 0 {
-			first = at
+			first = last
 		}
 		sent, hazy, id = at, hazy || !clear, res.Instance.LeaseID
 		o.touch(id, at, clear)
 	}
-	o.hold(&held{id: id, ttl: o.ttl, keys: keys, life: o.life, tries: []time.Time{first, sent}, acked: sent, hazy: hazy, alive: true})
+	o.hold(&held{id: id, ttl: o.ttl, keys: keys, life: o.life, tries: []time.Time{first, last}, acked: sent, hazy: hazy, alive: true})
 	return true
 }
 
@@ -328,7 +331,7 @@ func (o *owner) touch(id muster.LeaseID, sent time.Time, clear bool) {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
 	if o.cur != nil && o.cur.id == id {
-		o.cur.tries = append(o.cur.tries, sent)
+		o.cur.tries = append(o.cur.tries, time.Now())
 		o.cur.acked, o.cur.hazy = later(o.cur.acked, sent), o.cur.hazy || !clear
 	}
 }
