@@ -146,9 +146,19 @@ func (n *Node) ready(ctx context.Context, client *http.Client) error {
 
 // until waits until cond holds or fails, asked every 20 ms.
 func until(ctx context.Context, what string, cond func() (bool, error)) error {
+	return untilEvery(ctx, 20*time.Millisecond, what, cond)
+}
+
+// untilSoon is until for what comes within milliseconds. What is measured is not
+// measured by it.
+func untilSoon(ctx context.Context, what string, cond func() (bool, error)) error {
+	return untilEvery(ctx, 2*time.Millisecond, what, cond)
+}
+
+func untilEvery(ctx context.Context, every time.Duration, what string, cond func() (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("waited %s for %s", patience, what))
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		if ok, err := cond(); ok || err != nil {

@@ -94,22 +94,3 @@ func (c *crowd) note(n int) {
 	c.told[n] = time.Now()
 	c.left.Add(-1)
 }
-
-// untilSoon is until for what comes within milliseconds. What is measured is not
-// measured by it.
-func untilSoon(ctx context.Context, what string, cond func() (bool, error)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("waited %s for %s", patience, what))
-	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if ok, err := cond(); ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}

@@ -233,15 +233,16 @@ func (n *Node) addAll(calls []*call) []*call {
 func (n *Node) await(ctx context.Context, c *call) []outcome {
 	timer := time.NewTimer(time.Until(c.deadline))
 	defer timer.Stop()
-	var outs []outcome
+	done := false
 	select {
 	case <-c.done:
-		outs = c.out
+		done = true
 	case <-ctx.Done():
-		outs = n.queue.leave(c)
 	case <-timer.C:
-		outs = n.queue.leave(c)
 	case <-n.ended:
+	}
+	outs := c.out
+	if !done {
 		outs = n.queue.leave(c)
 	}
 	for i, o := range outs {
